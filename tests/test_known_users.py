@@ -223,6 +223,8 @@ HOSTILE = {
     "empty": ({"vector": [[]]}, "at least one number"),
     "hole": ({"vector": [[1.0, None]]}, "an empty place in their vector"),
     "text": ({"vector": [["a"]]}, "column 'vector' is String .*expected Float64"),
+    "a text": ({"vector": ["[1, 2]"]}, r"str.json_decode\(pl.List\(pl.Float64\)\)"),
+    "struct": ({"attributes": [{"a": 1}]}, r"'attributes'\).struct.json_encode\(\)"),
     "one number": ({"vector": [1.0]}, "expected List.Float64.: a list in every row"),
     "truth": ({"vector": [[True]]}, "expected Float64"),
     "list": ({"attributes": ["[1]"]}, FLAT),
@@ -234,7 +236,7 @@ HOSTILE = {
     "twice": ({"attributes": ['{"a":1,"a":2}']}, FLAT),
     "torn": ({"attributes": ['{"a":']}, FLAT),
     "nothing": ({"attributes": [""]}, FLAT),
-    "deep": ({"attributes": ["[" * 100_000]}, FLAT),
+    "deep": ({"attributes": ['{"a":' * 100_000]}, FLAT),
     "long number": ({"attributes": ['{"a":' + "1" * 10_000 + "}"]}, FLAT),
     "half a pair": ({"attributes": ['{"a":"\\ud800"}']}, FLAT),
 }

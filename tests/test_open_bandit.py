@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,22 @@ def test_one_surface_counts_its_rows_alone_and_held_out_users_are_the_default() 
     assert "all users" in str(ips(uniform, lake, shown, surface=None, users="all").estimand)
     with pytest.raises(ConfigError, match="'held out', or 'all'"):
         diagnose(uniform, lake, shown, surface=None, users="everyone")  # type: ignore[arg-type]
+
+
+def test_features_of_users_and_items_are_attributes() -> None:
+    lake = lake_of("random", "men")
+    contexts = lake.contexts.select("context_id", "user_attributes").sort("context_id")
+    assert contexts["user_attributes"].null_count() == 0
+    csv = pl.read_csv(DATA / "random/men/men.csv", infer_schema_length=None)
+    for line in (1, 2, 9_999):
+        known = contexts.filter(context_id=f"c:random/men:{line}")["user_attributes"][0]
+        row = csv.row(line - 1, named=True)
+        assert json.loads(known) == {
+            f"user_feature_{n}": row[f"user_feature_{n}"] for n in range(4)
+        }
+    item = json.loads(lake.items.filter(item_id="1")["attributes"][0])
+    assert item["item_feature_0"] == -0.7202996418188664
+    assert item["item_feature_1"] == "270de57201b8ec18df9a72ed7ecf20eb"
 
 
 def test_several_campaigns_are_told_apart() -> None:

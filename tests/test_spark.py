@@ -269,6 +269,34 @@ def lake() -> Lake:
     return fill(Lake.memory(), 2_000)
 
 
+@needs_spark
+@pytest.mark.parametrize("place", ["memory", "folder"])
+def test_users_vectors_and_attributes_are_those_of_the_view(
+    place: str, engine: spark.SparkEngine, tmp_path: Path
+) -> None:
+    lake = Lake.memory() if place == "memory" else Lake.open(tmp_path / "lake")
+    lake.append("plain", items=catalogue(), watermark=START + DAY)
+    vectors = pl.Series([[0.1, -2.0]] * 3)
+    users = pl.DataFrame(
+        {
+            "user_id": ["ü", "ü", "u1"],
+            "attributes": ['{"land":"SE"}', None, '{"land":"日本"}'],
+            "vector": vectors,
+            "added_at": [START] * 3,
+            "ingested_at": [START, START + 3 * DAY, START],
+        }
+    )
+    known = catalogue().head(3).with_columns(vector=vectors, attributes=pl.lit('{"a":1}'))
+    lake.append("known", items=known, users=users, watermark=START + 5 * DAY)
+    for view in (lake, lake.before(START + 2 * DAY)):
+        with engine.connect(view) as con:
+            for table, key in (("users", "user_id"), ("items", "item_id")):
+                columns = f"{key}, vector, attributes"
+                rows = con.sql(f"select {columns} from {table} order by {key}").fetchall()
+                frame = getattr(view, table).sort(key)
+                assert rows == frame.select(key, "vector", "attributes").rows()
+
+
 def by_columns(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows in an order that does not depend on the engine."""
     return frame.sort(frame.columns, nulls_last=True)

@@ -58,9 +58,11 @@ def _lists(values: pl.Series, inner: Any, ids: bool, table: str) -> pl.Series:
     if values.dtype == pl.Object:
         values = _lists_of_objects(values, inner, table)
     if not isinstance(values.dtype, pl.List) and values.dtype != pl.Object:
-        raise _wrong(
-            values, pl.List(inner), table, f"pl.concat_list({values.name!r})", "a list in every row"
-        )
+        if values.dtype == pl.String and inner == pl.Float64:
+            expression = f"pl.col({values.name!r}).str.json_decode(pl.List(pl.Float64))"
+        else:
+            expression = f"pl.concat_list({values.name!r})"
+        raise _wrong(values, pl.List(inner), table, expression, "a list in every row")
     if values.dtype == pl.List(pl.Null):
         return values.cast(pl.List(inner))
     items = flat_items(values)
@@ -125,7 +127,8 @@ def _ids(values: pl.Series, table: str) -> pl.Series:
 def _text(values: pl.Series, table: str) -> pl.Series:
     if isinstance(values.dtype, pl.Categorical | pl.Enum):
         return values.cast(pl.String)
-    raise _wrong(values, pl.String, table, f"pl.col({values.name!r}).cast(pl.String)", "text")
+    how = "struct.json_encode()" if isinstance(values.dtype, pl.Struct) else "cast(pl.String)"
+    raise _wrong(values, pl.String, table, f"pl.col({values.name!r}).{how}", "text")
 
 
 def _times(values: pl.Series, dtype: pl.Datetime, table: str) -> pl.Series:

@@ -118,29 +118,30 @@ def is_flat_object(text: str) -> bool:
     >>> is_flat_object('{"plan": null}'), is_flat_object('{"a": {"b": 1}}'), is_flat_object("[1]")
     (False, False, False)
     """
-    try:
-        pairs = json.loads(text, object_pairs_hook=list, parse_constant=_no_number)
-        text.encode()
-    except (ValueError, RecursionError):
-        return False
-    # an object is a list of pairs here, so that a key that stands twice is seen
     if not text.lstrip().startswith("{"):
         return False
-    keys = [key for key, _ in pairs]
-    return len(set(keys)) == len(keys) and all(_is_plain(value) for _, value in pairs)
+    try:
+        # a list of pairs, so that a key that stands twice is seen
+        pairs = _READER.decode(text)
+        # half of a pair of code units is JSON, and no text
+        "".join(part for pair in pairs for part in pair if isinstance(part, str)).encode()
+    except (ValueError, RecursionError):
+        return False
+    return len(dict(pairs)) == len(pairs) and all(_is_plain(value) for _, value in pairs)
 
 
 def _is_plain(value: object) -> bool:
-    if isinstance(value, str):
-        return not any("\ud800" <= character <= "\udfff" for character in value)
     if isinstance(value, float):
         return math.isfinite(value)
-    return isinstance(value, int)  # truth values are whole numbers to Python
+    return isinstance(value, str | int)  # truth values are whole numbers to Python
 
 
 def _no_number(constant: str) -> NoReturn:
     """Refuse NaN and Infinity, which Python reads and JSON does not have."""
     raise ValueError(constant)
+
+
+_READER = json.JSONDecoder(object_pairs_hook=list, parse_constant=_no_number)
 
 
 def _showings() -> tuple[Check, ...]:

@@ -132,6 +132,9 @@ def attributes_of(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.Series
                 bad = texts.is_in([text for text, is_flat in flat.items() if not is_flat])
                 bad = bad.fill_null(False)
                 return texts.set(bad, None).alias("attributes"), bad
+    nothing_bad = pl.repeat(False, rows.height, eager=True)
+    if not columns:
+        return pl.Series("attributes", [None] * rows.height, dtype=pl.String), nothing_bad
     plain = {name: _plain(rows[name]) for name in columns}
     written = []
     for row in zip(*plain.values(), strict=True):
@@ -139,10 +142,7 @@ def attributes_of(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.Series
         written.append(
             json.dumps(known, separators=(",", ":"), ensure_ascii=False) if known else None
         )
-    return (
-        pl.Series("attributes", written, dtype=pl.String),
-        pl.repeat(False, rows.height, eager=True),
-    )
+    return pl.Series("attributes", written, dtype=pl.String), nothing_bad
 
 
 def is_plain(values: pl.Series) -> bool:

@@ -10,6 +10,7 @@ import polars as pl
 
 from longplay.errors import ConfigError, DataError
 from longplay.lake.adapters.cells import ids, numbers, text, times
+from longplay.lake.adapters.known_columns import attributes_of
 from longplay.lake.adapters.logged_slates import contexts_of, dated, unreadable
 from longplay.lake.adapters.record_files import FAULT, LINE, TEXT, read_rows
 from longplay.lake.adapters.source import Source
@@ -38,7 +39,8 @@ def read_open_bandit(path: str | Path) -> Source:
     estimate over all of them has `surface=None`. There are no user ids: every impression is a user
     of its own, so nothing is known of anybody's return. A click is a play, recommended, linked to
     its decision. Items are those of `item_context.csv` beside the rows, their hashed features as
-    tags.
+    tags and all of them as attributes; the features of a row's user are the attributes that were
+    known in its context.
 
     Raises:
         ConfigError: no such file, several campaigns, or a column is missing.
@@ -54,6 +56,8 @@ def read_open_bandit(path: str | Path) -> Source:
                 f"{', '.join(NEEDED)}"
             )
     slots = _slots(rows, f"{file.parent.parent.name}/{file.parent.name}")
+    features = [name for name in rows.columns if name.startswith("user_feature_")]
+    slots = slots.with_columns(attributes_of(rows, features)[0].alias("user_attributes"))
     good = slots.filter(pl.col("reason").is_null())
     rejected = slots.filter(pl.col("reason").is_not_null())
     decisions = conform(
@@ -96,7 +100,9 @@ def read_open_bandit(path: str | Path) -> Source:
         events=events,
         items=_items(catalogue, decisions),
         decisions=decisions,
-        contexts=contexts_of(decisions),
+        contexts=contexts_of(decisions).update(
+            good.select("context_id", "user_attributes"), on="context_id"
+        ),
         rejected=pl.concat(
             [
                 unreadable(read),
@@ -186,6 +192,10 @@ def _items(file: Path, decisions: pl.DataFrame) -> pl.DataFrame:
         for name in rows.columns
         if name.startswith("item_feature_") and name != "item_feature_0"
     ]
+    of_items = [name for name in rows.columns if name.startswith("item_feature_")]
+    numeric = {"item_feature_0"} & set(of_items)
+    typed = rows.with_columns(numbers(rows[name], pl.Float64)[0].alias(name) for name in numeric)
+    attributes, _ = attributes_of(typed, of_items)
     words = pl.DataFrame([text(rows[name]).alias(name) for name in features])
     if features:
         tags = words.select(
@@ -195,7 +205,7 @@ def _items(file: Path, decisions: pl.DataFrame) -> pl.DataFrame:
         )
     else:
         tags = pl.DataFrame()
-    items = tags.with_columns(ids(rows["item_id"]).alias("item_id")).unique(
+    items = tags.with_columns(ids(rows["item_id"]).alias("item_id"), attributes).unique(
         "item_id", keep="first", maintain_order=True
     )
     shown = (
