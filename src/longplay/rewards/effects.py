@@ -1,0 +1,189 @@
+"""Logistic regression with effects of items, creators and users that are shrunk to what is usual.
+
+log odds of slot n = intercept + w'x_n + sum over groups of the group's effect. Effects of a group are
+normal around a mean, which may depend on the level's content. Variances are estimated by empirical
+Bayes: expectation-maximisation with a diagonal Laplace approximation (Bates & DebRoy 2004 treat the
+exact version). Axes: N slots, F features, L levels of a group, C columns of content.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special
+
+from longplay.arrays import Float, Int
+
+ROUNDS = 4  # of fitting effects and variances in turn
+LEAST_VARIANCE = 1e-4
+WEIGHT_VARIANCE = 4.0  # prior variance of the weight of a standardised feature
+CONTENT_RIDGE = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Levels whose effects are shrunk together.
+
+    Attributes:
+        level_N: level of each slot, 0 to L - 1.
+        content_LC: what is known of the levels; None: nothing.
+        levels: L.
+    """
+
+    level_N: Int
+    levels: int
+    content_LC: Float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """Fitted weights and effects.
+
+    Attributes:
+        intercept: log odds where all features and effects are 0.
+        weight_F: of the features.
+        effect_L: of each group, the levels' effects.
+        variance: of each group, of effects around their mean.
+        mean_L: of each group, what the effects are shrunk to.
+    """
+
+    intercept: float
+    weight_F: Float
+    effect_L: list[Float]
+    variance: list[float]
+    mean_L: list[Float]
+
+
+def fit_effects(
+    x_NF: Float, groups: list[Group], y_N: Float, weight_N: Float | None = None
+) -> Effects:
+    """The most probable weights and effects, with variances by empirical Bayes.
+
+    Args:
+        x_NF: features of the slots.
+        groups: whose effects are fitted.
+        y_N: labels, 0 to 1.
+        weight_N: how much each slot counts; default 1.
+    """
+    weight_N = np.ones(len(y_N)) if weight_N is None else weight_N
+    scale_F = np.maximum(x_NF.std(axis=0), 1e-9)
+    z_NF = (x_NF - x_NF.mean(axis=0)) / scale_F
+    base = float(np.clip(np.average(y_N, weights=weight_N), 1e-6, 1 - 1e-6))
+    intercept = float(special.logit(base))
+    weight_F = np.zeros(x_NF.shape[1])
+    effect = [np.zeros(group.levels) for group in groups]
+    mean = [np.zeros(group.levels) for group in groups]
+    variance = [0.25 for _ in groups]
+    for _ in range(ROUNDS):
+        intercept, weight_F, effect, chance_N = _most_probable(
+            z_NF, groups, y_N, weight_N, intercept, weight_F, effect, mean, variance
+        )
+        information_N = weight_N * chance_N * (1 - chance_N)
+        for g, group in enumerate(groups):
+            information_L = np.bincount(
+                group.level_N, weights=information_N, minlength=group.levels
+            )
+            posterior_L = 1.0 / (information_L + 1.0 / variance[g])
+            if group.content_LC is not None:
+                mean[g] = _content_means(
+                    effect[g], posterior_L, variance[g], information_L, group.content_LC
+                )
+            seen = information_L > 0
+            spread = (effect[g] - mean[g])[seen] ** 2 + posterior_L[seen]
+            variance[g] = max(float(spread.mean()) if seen.any() else 0.0, LEAST_VARIANCE)
+    for g, group in enumerate(groups):  # levels without slots stand at their mean
+        information_L = np.bincount(group.level_N, minlength=group.levels)
+        effect[g] = np.where(information_L > 0, effect[g], mean[g])
+    raw_F = weight_F / scale_F
+    return Effects(float(intercept - raw_F @ x_NF.mean(axis=0)), raw_F, effect, variance, mean)
+
+
+def _content_means(
+    effect_L: Float, posterior_L: Float, variance: float, information_L: Float, content_LC: Float
+) -> Float:
+    """What content says of the effects: a ridge regression of the effects on content, [L].
+
+    An effect shrunk to 0 is too small by the factor variance x information / (1 + ...), so levels count
+    by their information.
+    """
+    reliability_L = information_L * variance / (1.0 + information_L * variance)
+    gram = (content_LC * reliability_L[:, None]).T @ content_LC + CONTENT_RIDGE * np.eye(
+        content_LC.shape[1]
+    )
+    return content_LC @ np.linalg.solve(gram, (content_LC * reliability_L[:, None]).T @ effect_L)
+
+
+def _most_probable(
+    z_NF: Float,
+    groups: list[Group],
+    y_N: Float,
+    weight_N: Float,
+    intercept: float,
+    weight_F: Float,
+    effect: list[Float],
+    mean: list[Float],
+    variance: list[float],
+) -> tuple[float, Float, list[Float], Float]:
+    """Intercept, weights, effects and the slots' chances at the maximum of the posterior density."""
+    features = z_NF.shape[1]
+    sizes = [group.levels for group in groups]
+    cuts = np.cumsum([1 + features, *sizes])
+    start = np.concatenate([[intercept], weight_F, *effect])
+    chance_N = special.expit(_log_odds(z_NF, groups, start, cuts))
+    information_N = weight_N * chance_N * (1 - chance_N)
+    # parameters are measured in their own posterior deviations: then all are equally easy to fit
+    curvature = [
+        np.array([information_N.sum()]),
+        (z_NF**2 * information_N[:, None]).sum(axis=0) + 1 / WEIGHT_VARIANCE,
+    ]
+    for g, group in enumerate(groups):
+        curvature.append(
+            np.bincount(group.level_N, weights=information_N, minlength=group.levels)
+            + 1 / variance[g]
+        )
+    unit = 1.0 / np.sqrt(np.maximum(np.concatenate(curvature), 1e-9))
+    centre = np.concatenate([[0.0], np.zeros(features), *mean])
+    precision = np.concatenate(
+        [
+            [0.0],
+            np.full(features, 1 / WEIGHT_VARIANCE),
+            *(np.full(size, 1 / variance[g]) for g, size in enumerate(sizes)),
+        ]
+    )
+
+    def loss(scaled: Float) -> tuple[float, Float]:
+        parameters = scaled * unit
+        odds_N = _log_odds(z_NF, groups, parameters, cuts)
+        away = parameters - centre
+        value = weight_N @ (np.logaddexp(0.0, odds_N) - y_N * odds_N) + 0.5 * precision @ away**2
+        residual_N = weight_N * (special.expit(odds_N) - y_N)
+        slope = [np.array([residual_N.sum()]), residual_N @ z_NF]
+        slope += [
+            np.bincount(group.level_N, weights=residual_N, minlength=group.levels)
+            for group in groups
+        ]
+        return float(value), (np.concatenate(slope) + precision * away) * unit
+
+    best = (
+        optimize.minimize(
+            loss, start / unit, jac=True, method="L-BFGS-B", options={"maxiter": 60}
+        ).x
+        * unit
+    )
+    parts = np.split(best, cuts)
+    chance_N = special.expit(_log_odds(z_NF, groups, best, cuts))
+    return (
+        float(best[0]),
+        parts[0][1:],
+        parts[1:-1] if len(parts) > len(groups) + 1 else parts[1:],
+        chance_N,
+    )
+
+
+def _log_odds(z_NF: Float, groups: list[Group], parameters: Float, cuts: Int) -> Float:
+    parts = np.split(parameters, cuts)
+    odds_N = parts[0][0] + z_NF @ parts[0][1:]
+    for group, effect_L in zip(groups, parts[1:], strict=False):
+        odds_N = odds_N + effect_L[group.level_N]
+    return odds_N
