@@ -62,8 +62,8 @@ class Phone:
         channel = int(self.bond.argmax())
         if self.rng.random() >= np.tanh(self.bond[channel]):
             return None
-        mine = self.videos.out(self.minute)
-        video = int(self.rng.choice(mine[self.videos.channel[mine] == channel]))
+        out = self.videos.out(self.minute)
+        video = int(self.rng.choice(out[self.videos.channel[out] == channel]))
         self._watch(video, 1.0)
         return video
 

@@ -8,7 +8,7 @@ from longplay.display import listed
 from longplay.world.checking.simulator_lives import SEEDS, Copies, Evidence, Stretch
 from longplay.world.checking.simulator_probe import second_half
 from longplay.world.checking.simulator_report import RuleResult
-from longplay.world.checking.simulator_rules import Rule, broken, kept, untried
+from longplay.world.checking.simulator_rules import Rule, failing, holding, not_tried
 
 KEYED = (
     "make every random number a function of (seed, purpose, user, day, counter), e.g. "
@@ -42,17 +42,17 @@ def fork_rule(evidence: Evidence) -> RuleResult:
         "fork are those of the copy"
     )
     if copies.error:
-        return broken(f"fork() {copies.error}", advice)
+        return failing(f"fork() {copies.error}", advice)
     for name, copied in (("late", copies.late), ("other", copies.other), ("child", copies.child)):
         if isinstance(copied, str):
-            return broken(f"fork() {copied}, called once more ({name})", advice)
+            return failing(f"fork() {copied}, called once more ({name})", advice)
     if isinstance(copies.late, Stretch) and copies.late.start != evidence.now:
         if copies.now != evidence.now:
-            return untried("the original moved")
-        return broken(
+            return not_tried("the original moved")
+        return failing(
             f"a copy begins on {copies.late.start}, and the service is at {evidence.now}", advice
         )
-    return kept("fork() returns a copy as of now")
+    return holding("fork() returns a copy as of now")
 
 
 def original_rule(evidence: Evidence) -> RuleResult:
@@ -60,13 +60,13 @@ def original_rule(evidence: Evidence) -> RuleResult:
     copies = _copies(evidence)
     advice = "a copy must not write into the original: copy what changes (copy.deepcopy)"
     if copies.now != evidence.now:
-        return broken(
+        return failing(
             f"`now` of the original is {copies.now} after its copies lived, and was {evidence.now}",
             advice,
         )
     if not isinstance(copies.items, pl.DataFrame) or not copies.items.equals(evidence.items):
-        return broken("`items` of the original changed while its copies lived", advice)
-    return kept("`now` and `items` of the original stay as they are while copies live")
+        return failing("`items` of the original changed while its copies lived", advice)
+    return holding("`now` and `items` of the original stay as they are while copies live")
 
 
 def _separate(evidence: Evidence) -> str:
@@ -93,23 +93,23 @@ def separate_rule(evidence: Evidence) -> RuleResult:
     if not problem and isinstance(other, Stretch) and other.error:
         problem = f"a copy under another policy cannot run: {other.error}"
     if problem and copies.shared:
-        return broken(
+        return failing(
             f"{problem}. While another copy lived, its {listed(copies.shared)} changed",
             "copy what changes: copy.deepcopy(self), or each array, list and lake in fork()",
         )
     if problem and "cannot run" in problem:
-        return broken(problem, "a copy must run as the original does, whatever others lived")
-    return kept("what one copy lives does not change another")
+        return failing(problem, "a copy must run as the original does, whatever others lived")
+    return holding("what one copy lives does not change another")
 
 
 def same_life_rule(evidence: Evidence) -> RuleResult:
     """The same policy on two copies lives the same life."""
     if problem := _separate(evidence):
-        return broken(
+        return failing(
             problem,
             f"{KEYED}. If luck is keyed, fork() leaves out some of the state",
         )
-    return kept(f"the same policy on three copies: {evidence.first.events.height} equal events")
+    return holding(f"the same policy on three copies: {evidence.first.events.height} equal events")
 
 
 def past_rule(evidence: Evidence) -> RuleResult:
@@ -117,41 +117,43 @@ def past_rule(evidence: Evidence) -> RuleResult:
     copies = _copies(evidence)
     child = copies.child
     if not isinstance(child, Stretch) or child.lake is None or copies.parent is None:
-        return untried("a copy of a copy did not run")
-    before = copies.parent.events
-    lost = before.join(child.lake.events, on="event_id", how="anti").height
+        return not_tried("a copy of a copy did not run")
+    past_events = copies.parent.events
+    lost = past_events.join(child.lake.events, on="event_id", how="anti").height
     if lost:
-        return broken(
-            f"{lost} of {before.height} events from before the copy was made are not in its log",
+        return failing(
+            f"{lost} of {past_events.height} events from before the copy was made are not in its log",
             "give the copy the log so far: what is new to a user depends on it",
         )
-    return kept(f"a copy's log holds all {before.height} events from before it was made")
+    return holding(f"a copy's log holds all {past_events.height} events from before it was made")
 
 
 def arrival_rule(evidence: Evidence) -> RuleResult:
     """On the first day users come alike under two policies."""
     other = _copies(evidence).other
     if not isinstance(other, Stretch) or other.error:
-        return untried("a copy under another policy did not run")
+        return not_tried("a copy under another policy did not run")
     first, second = (_arrivals(stretch) for stretch in (evidence.first, other))
-    both = first.join(second, on="user_id", how="full", coalesce=True)
-    if both.is_empty():
-        return untried("nobody came on the first day")
-    alike = both.select((pl.col("time") == pl.col("time_right")).fill_null(False).mean()).item()
+    arrivals = first.join(second, on="user_id", how="full", coalesce=True)
+    if arrivals.is_empty():
+        return not_tried("nobody came on the first day")
+    alike = arrivals.select((pl.col("time") == pl.col("time_right")).fill_null(False).mean()).item()
     if alike < 1:
-        return broken(
-            f"{alike:.3f} of {both.height} first visits of the first day are equal under two "
+        return failing(
+            f"{alike:.3f} of {arrivals.height} first visits of the first day are equal under two "
             "policies, expected all: nothing was shown before them",
             KEYED,
         )
-    return kept(f"all {both.height} first visits of the first day are equal under two policies")
+    return holding(
+        f"all {arrivals.height} first visits of the first day are equal under two policies"
+    )
 
 
 def _arrivals(stretch: Stretch) -> pl.DataFrame:
     """When each user came on the first day: columns user_id and time."""
     times = [
         frame.filter(pl.col("time").dt.date() == stretch.start.date()).select("user_id", "time")
-        for frame in (stretch.events, stretch.asked)
+        for frame in (stretch.events, stretch.policy_contexts)
     ]
     return pl.concat(times).group_by("user_id").agg(pl.col("time").min())
 
@@ -160,9 +162,9 @@ def same_shown_rule(evidence: Evidence) -> RuleResult:
     """Users who are shown the same live the same life, whatever others are shown."""
     other = _copies(evidence).other
     if evidence.interaction:
-        return untried("users influence each other, as interaction=True says")
+        return not_tried("users influence each other, as interaction=True says")
     if not isinstance(other, Stretch) or other.error:
-        return untried("a copy under another policy did not run")
+        return not_tried("a copy under another policy did not run")
     lives = []
     for stretch in (evidence.first, other):
         alike = pl.Series(~second_half(stretch.events["user_id"]))
@@ -175,12 +177,12 @@ def same_shown_rule(evidence: Evidence) -> RuleResult:
                 for left in (0, 1)
             ]
         )["user_id"].n_unique()
-        return broken(
+        return failing(
             f"{differing} of {users} users who were shown the same lived differently, because "
             "others were shown something else",
             f"{KEYED}. If users influence each other: check_simulator(..., interaction=True)",
         )
-    return kept(f"{users} users who were shown the same lived the same while others were not")
+    return holding(f"{users} users who were shown the same lived the same while others were not")
 
 
 def seed_rule(evidence: Evidence) -> RuleResult:
@@ -193,16 +195,16 @@ def seed_rule(evidence: Evidence) -> RuleResult:
     lives = []
     for seed, copied in zip(SEEDS, copies.seeded):
         if isinstance(copied, str):
-            return broken(f"fork(seed={seed}) {copied}", advice)
+            return failing(f"fork(seed={seed}) {copied}", advice)
         if copied.error:
-            return broken(f"the copy fork(seed={seed}) cannot run: {copied.error}", advice)
+            return failing(f"the copy fork(seed={seed}) cannot run: {copied.error}", advice)
         lives.append(copied)
     if problem := _same_events(lives[0], lives[1]):
-        return broken(f"two copies with one seed differ: {problem}", advice)
+        return failing(f"two copies with one seed differ: {problem}", advice)
     for stretch, what in ((evidence.first, "without a seed"), (lives[2], "with another seed")):
         if not _same_events(lives[0], stretch):
-            return broken(f"a copy with a seed lives the same life as one {what}", advice)
-    return kept("two copies with one seed live the same life, others do not")
+            return failing(f"a copy with a seed lives the same life as one {what}", advice)
+    return holding("two copies with one seed live the same life, others do not")
 
 
 PAST_RULES = (

@@ -14,8 +14,8 @@ from longplay.world.checking.simulator_report import RuleResult, SimulatorReport
 from longplay.world.checking.simulator_rules import (
     CALL_RULES,
     LOG_RULES,
-    broken,
-    untried,
+    failing,
+    not_tried,
     unusable_items,
 )
 from longplay.world.simulator import Simulator
@@ -62,12 +62,12 @@ def check_simulator(
         rules = LOG_RULES + PAST_RULES + CALL_RULES + COPY_RULES
     for rule in rules:
         if reasons := [name for name in rule.needs if name in blocked]:
-            result = untried(f"not tried: see {reasons[0]}")
+            result = not_tried(f"not tried: see {reasons[0]}")
         else:
             try:
                 result = rule.tried(evidence)
             except Exception as error:  # a log of a kind that no rule thought of
-                result = broken(
+                result = failing(
                     f"it cannot be tried: {described_error(error)}",
                     "mend the other lines first; if there are none, please report this",
                 )
@@ -89,7 +89,7 @@ def _unusable(simulator: object) -> RuleResult | None:
     """Why a simulator cannot be lived in at all; null: it can."""
     missing = [name for name in ("now", "items", "run") if name not in dir(simulator)]
     if missing:
-        lacking = broken(
+        lacking = failing(
             f"{type(simulator).__name__} has no {listed(missing)}",
             "a simulator has `now`, `items` and `run(policy, days, progress=None)`",
         )
@@ -99,12 +99,12 @@ def _unusable(simulator: object) -> RuleResult | None:
         now = cast(object, simulator.now)
         items = cast(object, simulator.items)
     except Exception as error:
-        unread = broken(
+        unread = failing(
             f"`now` or `items` raises {described_error(error)}", "both can be read at any time"
         )
         return replace(unread, rule=PROTOCOL)
     if not isinstance(now, datetime) or now.tzinfo is None:
-        clock = broken(
+        clock = failing(
             f"now is {now!r}, expected a moment in UTC",
             "return e.g. datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=self.day)",
         )

@@ -13,7 +13,7 @@ import polars as pl
 
 from longplay.lake import Lake
 from longplay.lake.schema import DTYPES, empty
-from longplay.world.checking.simulator_probe import Asked, Probe, Told
+from longplay.world.checking.simulator_probe import AdaptCall, DecideCall, Probe
 from longplay.world.simulator import Forkable, Simulator
 from longplay.world.truth.paired import far_seed
 
@@ -54,12 +54,12 @@ class Stretch:
         return self.returned if isinstance(self.returned, Lake) else None
 
     @cached_property
-    def asked(self) -> pl.DataFrame:
+    def policy_contexts(self) -> pl.DataFrame:
         """The contexts that the policy was asked with, in order."""
         return self._calls("contexts")
 
     @cached_property
-    def answered(self) -> pl.DataFrame:
+    def policy_decisions(self) -> pl.DataFrame:
         """The decisions that the policy returned, in order."""
         return self._calls("decisions")
 
@@ -72,14 +72,14 @@ class Stretch:
     def played(self) -> pl.DataFrame:
         """The events that name a decision of the policy, with what that decision says of them:
         columns `shown_item`, `shown_user`, `shown_surface` and `shown_at`."""
-        if self.events.is_empty() or self.answered.is_empty():
+        if self.events.is_empty() or self.policy_decisions.is_empty():
             return empty("events").with_columns(
                 shown_item=pl.lit(None, dtype=pl.String),
                 shown_user=pl.lit(None, dtype=pl.String),
                 shown_surface=pl.lit(None, dtype=pl.String),
                 shown_at=pl.lit(None, dtype=DTYPES["events"]["time"]),
             )
-        decisions = self.answered.unique("decision_id", keep="last").select(
+        decisions = self.policy_decisions.unique("decision_id", keep="last").select(
             "decision_id",
             "slate",
             shown_user="user_id",
@@ -104,17 +104,17 @@ class Stretch:
         )
         return frame.filter((pl.col("time") >= self.start) & (pl.col("time") < self.end))
 
-    def told(self) -> list[Told]:
+    def adapt_calls(self) -> list[AdaptCall]:
         """The calls of `adapt`."""
         calls = [] if self.probe is None else self.probe.calls
-        return [call for call in calls if isinstance(call, Told)]
+        return [call for call in calls if isinstance(call, AdaptCall)]
 
     def _calls(self, table: str) -> pl.DataFrame:
         calls = [] if self.probe is None else self.probe.calls
         frames = [
             call.contexts if table == "contexts" else call.decisions
             for call in calls
-            if isinstance(call, Asked)
+            if isinstance(call, DecideCall)
         ]
         return pl.concat([empty(table), *frames])
 
@@ -253,10 +253,10 @@ def live_in(simulator: Simulator, days: int, history: int, interaction: bool) ->
             return replace(alone, copies=Copies(copied))
     if isinstance(service, str) or isinstance(sibling, str):
         raise AssertionError("both are copies")
-    before = state_of(sibling)
+    earlier_state = state_of(sibling)
     evidence = _live_alone(service, now, items, days, history, interaction)
-    after = state_of(sibling)
-    shared = tuple(name for name, state in before.items() if after.get(name) != state)
+    later_state = state_of(sibling)
+    shared = tuple(name for name, state in earlier_state.items() if later_state.get(name) != state)
     if evidence.first.lake is None:
         return replace(evidence, copies=Copies("", shared))
     child = _run_copy(copy_of(service), days, history)

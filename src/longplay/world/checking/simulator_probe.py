@@ -21,7 +21,7 @@ SLATE = 3  # slots that it shows by default
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class DecideCall:
     """A call of `decide`: by how many calls of `adapt` it was preceded, what was asked and what was
     answered."""
 
@@ -31,7 +31,7 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class AdaptCall:
     """A call of `adapt`: the catalogue, and the events since the last call."""
 
     items: object
@@ -57,7 +57,7 @@ class Probe:
     items: pl.DataFrame
     other: bool = False
     version: int = 0
-    calls: list[Asked | Told] = field(default_factory=list)
+    calls: list[DecideCall | AdaptCall] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "items", conform(self.items, "items"))
@@ -74,7 +74,7 @@ class Probe:
 
     def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Probe:
         """The next version, over this catalogue."""
-        self.calls.append(Told(items, events))
+        self.calls.append(AdaptCall(items, events))
         return replace(self, items=items, version=self.version + 1)
 
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
@@ -104,7 +104,7 @@ class Probe:
         decisions = Decisions.of(
             contexts, index.slates(slate_NS), self._log_prob(slate_NS, banned), self.name
         )
-        self.calls.append(Asked(self.version, contexts.frame, decisions.frame))
+        self.calls.append(DecideCall(self.version, contexts.frame, decisions.frame))
         return decisions
 
     def log_prob(self, contexts: Contexts, slates: pl.Series) -> Float:
