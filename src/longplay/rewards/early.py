@@ -478,6 +478,7 @@ def _lake_of_learners(lake: Lake, as_of: datetime) -> Lake:
     view = lake.before(as_of)
     store = MemoryStore()
     tables = {"events": view.events, "decisions": view.decisions, "contexts": view.contexts}
+    tables["users"] = view.descriptions("users")
     store.commit(
         "learners",
         {name: of_learners(table) for name, table in tables.items()} | {"items": view.items},

@@ -117,10 +117,19 @@ def fit_entry_chance(
         slots.user_N[odd],
         len(slots.users),
         user_UV,
+        _shared(facts, vectors, user_UV),
     )
     model = replace(model, law=law)
     tastes = taste_log(model, slots, facts)
     return _with_slopes(model, slots, taught, facts, usual_N, tastes, user_UV, parts)
+
+
+def _shared(facts: ItemFacts, vectors: Float, user_UV: Float) -> slice | None:
+    """The columns of the items' vectors, which stand last, where users' vectors are as long."""
+    width = vectors.shape[1]
+    if not width or width != user_UV.shape[1]:
+        return None
+    return slice(facts.x_IR.shape[1] - width, facts.x_IR.shape[1])
 
 
 def check_known(knows: Collection[str]) -> None:

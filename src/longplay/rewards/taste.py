@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longplay.arrays import Float, Int
+from longplay.arrays import Bool, Float, Int
 
 LEAST_VARIANCE = 1e-6
 BLOCK = 2_000  # moments at a time: bounds memory
@@ -88,15 +88,41 @@ class TasteLaw:
 
 
 def fit_tastes(
-    x_PR: Float, excess_P: Float, information_P: Float, user_P: Int, users: int, user_UV: Float
+    x_PR: Float,
+    excess_P: Float,
+    information_P: Float,
+    user_P: Int,
+    users: int,
+    user_UV: Float,
+    shared: slice | None = None,
 ) -> TasteLaw:
     """The law of tastes from slots of many users.
 
     The variance of each coordinate is from moments: E[(sum (y - p) x)^2] = sum p (1 - p) x^2 +
     variance (sum p (1 - p) x^2)^2. The usual taste is a ridge regression on products of user and item
-    vectors; its penalty is the one that explains the other half of the users best.
+    vectors; its penalty is the one that explains the other half of the users best. Where both vectors
+    may be of one space, their scalar product goes first, with one weight.
+
+    Args:
+        x_PR: vectors of the slots' items.
+        excess_P: whether the slot had an entry, less its chance without taste.
+        information_P: chance x (1 - chance).
+        user_P: row of the slot's user.
+        users: U.
+        user_UV: vectors of the users.
+        shared: columns of `x_PR` that may be of the users' space; None: there are none.
     """
-    usual_VR = _usual(x_PR, excess_P, information_P, user_P, user_UV)
+    usual_VR = np.zeros((user_UV.shape[1], x_PR.shape[1]))
+    if shared is not None:
+        usual_VR[:, shared] = np.eye(user_UV.shape[1])
+        match_P = np.einsum("pr,pr->p", x_PR, (user_UV @ usual_VR)[user_P])
+        usual_VR *= _match_weight(match_P, excess_P, information_P, user_P // 2 % 2 == 0)
+        excess_left_P = excess_P - information_P * np.einsum(
+            "pr,pr->p", x_PR, (user_UV @ usual_VR)[user_P]
+        )
+        usual_VR += _usual(x_PR, excess_left_P, information_P, user_P, user_UV)
+    else:
+        usual_VR += _usual(x_PR, excess_P, information_P, user_P, user_UV)
     expected_P = np.einsum("pr,pr->p", x_PR, (user_UV @ usual_VR)[user_P]) if len(usual_VR) else 0.0
     left_P = excess_P - information_P * expected_P
     variance_R = np.empty(x_PR.shape[1])
@@ -112,6 +138,16 @@ def fit_tastes(
     return TasteLaw(np.maximum(variance_R, 0.0), usual_VR)
 
 
+def _match_weight(match_P: Float, excess_P: Float, information_P: Float, half_P: Bool) -> float:
+    """What a unit of the scalar product adds to the log odds; 0 where the halves of the users disagree
+    about its sign."""
+    slopes = []
+    for rows in (half_P, ~half_P):
+        information = float((information_P * match_P**2)[rows].sum())
+        slopes.append(float((excess_P * match_P)[rows].sum()) / max(information, 1e-12))
+    return float(np.mean(slopes)) if slopes[0] * slopes[1] > 0 else 0.0
+
+
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 1e4, 1e6)
 MOST_SLOTS = 300_000
 
@@ -123,7 +159,7 @@ def _usual(
     width = user_UV.shape[1]
     dims = x_PR.shape[1]
     if not width:
-        return np.zeros((0, dims))
+        return np.zeros((width, dims))
     rows = np.arange(len(user_P))
     if len(rows) > MOST_SLOTS:
         rows = np.sort(np.random.default_rng(0).choice(rows, MOST_SLOTS, replace=False))
