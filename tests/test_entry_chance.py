@@ -20,6 +20,7 @@ from longplay.errors import ConfigError
 from longplay.index import ItemIndex
 from longplay.rewards.effects import WEIGHT_VARIANCE, Group, fit_effects
 from longplay.rewards.repetition import HALF_LIVES, MOST, Past, Showings
+from longplay.rewards.showing_check import check_showing
 from longplay.rewards.taste import TasteLaw, fit_tastes
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -217,7 +218,14 @@ def test_the_law_of_tastes_is_recovered_and_nothing_is_found_where_there_is_none
 
 @pytest.fixture(scope="module")
 def world() -> lp.World:
-    numbers = {"base": "weary", "known": 0.9, "new_share": 0.0, "habit_gain": 0.4, "click": 0.8, "genres": 4}
+    numbers = {
+        "base": "weary",
+        "known": 0.9,
+        "new_share": 0.0,
+        "habit_gain": 0.4,
+        "click": 0.8,
+        "genres": 4,
+    }
     service = lp.World(users=900, items=80, seed=3, config=lp.world.WorldConfig.of(numbers))
     service.run(lp.Popular(slate=4, explore=0.5), days=60)
     return service
@@ -352,3 +360,43 @@ def test_factors_make_the_chance_personal_and_are_not_read_undeclared(world, lak
         lp.ProgressiveReward(HABIT, knows=("everything",))
     with pytest.raises(ConfigError, match="expected some of"):
         lp.ProgressiveReward(HABIT, knows="users")  # type: ignore[arg-type]
+
+
+def test_early_rewards_of_a_signal_share_their_model_of_showing_and_a_longer_log_has_its_own(world):
+    # catches: a model of an older log that is taken for that of a newer one
+    service = world.fork()
+    log = service.run(lp.Popular(slate=4, explore=0.5), days=40)
+    outcomes = HABIT.outcomes(log)
+    first, second = (
+        model(HABIT).fit(log, outcomes) for model in (lp.ProgressiveReward, lp.MaturedOnly)
+    )
+    assert first.showing is second.showing
+    assert (
+        replace(first, showing=None, knows=("users",)).fit(log, outcomes).showing
+        is not first.showing
+    )
+    longer = service.run(lp.Popular(slate=4, explore=0.5), days=1)
+    assert (
+        lp.ProgressiveReward(HABIT).fit(longer, HABIT.outcomes(longer)).showing is not first.showing
+    )
+
+
+def test_the_chance_keeps_its_word_about_held_out_users_and_says_what_repetition_is_worth(
+    world, lake, early
+):
+    # catches: users of the fit that judge it, labels of slots that could not open an entry
+    checked = check_showing(early, lake)
+    assert checked is not None
+    assert checked.surface == "home"
+    assert checked.judged > 300
+    for row in checked.reliability:
+        assert row.realised == pytest.approx(row.predicted, abs=max(0.03, 4 * row.std_error))
+    assert sum(row.n for row in checked.reliability) > checked.judged
+    repetition = checked.parts["repetition"]
+    assert repetition.gain_se is not None
+    assert repetition.gain > repetition.gain_se
+    assert repetition.usual > 0
+    names = [name for name in checked.weights if "shown" in name]
+    assert sum(checked.weights[name] for name in names) < 0
+    # without decisions there is no chance to check
+    assert check_showing(lp.ProgressiveReward(HABIT).fit(None, HABIT.outcomes(lake)), lake) is None

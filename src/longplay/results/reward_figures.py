@@ -109,6 +109,42 @@ class ItemBelief:
 
 
 @dataclass(frozen=True)
+class PartWorth:
+    """What a part of the chance of an entry is worth; see `rewards.showing_check`.
+
+    Attributes:
+        gain: what the best slot of a slate comes to, beyond the best by the model without the part.
+        gain_se: its standard error, by user.
+        usual: what a usual slot of these slates comes to.
+    """
+
+    gain: float
+    gain_se: float | None
+    usual: float
+
+
+@dataclass(frozen=True)
+class ShowingFigures:
+    """The chance of an entry where something is shown.
+
+    Attributes:
+        surface: whose slots taught.
+        slots: that taught.
+        judged: slates of held-out users that it is judged on.
+        weights: on the log odds of an entry, by feature.
+        reliability: bins of predicted chances; empty where too few slates are judged.
+        parts: what each part is worth; empty where too few slates are judged.
+    """
+
+    surface: str
+    slots: int
+    judged: int
+    weights: Mapping[str, float]
+    reliability: tuple[ReliabilityBin, ...]
+    parts: Mapping[str, PartWorth]
+
+
+@dataclass(frozen=True)
 class EarlyRewardFigures:
     """The early reward of one signal.
 
@@ -123,6 +159,7 @@ class EarlyRewardFigures:
         comparison: the models flattened each other; empty where nothing came later.
         calibration: by model.
         beliefs: the items believed in most, then those believed in least.
+        showing: the chance of an entry; null where the log had no decisions.
     """
 
     label: str
@@ -135,6 +172,7 @@ class EarlyRewardFigures:
     comparison: tuple[ModelScore, ...]
     calibration: Mapping[str, CalibrationFigures | NotEstimable]
     beliefs: tuple[ItemBelief, ...]
+    showing: ShowingFigures | None
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,12 @@ MAX_COUNTS = 10  # thresholds of up to so many days are looked at count by count
 LEAST_CERTAIN = 1_000
 
 
+# The models of showing that were fitted last. The early rewards of a signal share theirs: it does not
+# depend on how beliefs are formed.
+KEPT = 2
+_FITTED: dict[tuple[object, ...], tuple[Showing, object]] = {}
+
+
 @runtime_checkable
 class EarlyReward(Protocol):
     """Protocol of early rewards: estimates of a signal's outcomes before they mature. Methods
@@ -229,6 +235,8 @@ class EarlyModel(ABC):
         tell: Callable[..., None],
     ) -> Self:
         """See `fit`. Its three parts are the value of showing, the prior and the beliefs."""
+        source = (None if lake is None else lake.key, id(outcomes))
+        held = (lake, outcomes)  # so that nothing else is called by their ids
         spares = (
             lake is not None
             and not (lake.decisions if decisions is None else _frame(decisions)).is_empty()
@@ -249,7 +257,14 @@ class EarlyModel(ABC):
             )
         showing = None
         if lake is not None:
-            showing = fit_showing(self.signal, lake, outcomes, decisions, self.knows)
+            key = (*source, self.signal.version, self.knows)
+            showing = _FITTED.get(key, (None,))[0]
+            if showing is None or decisions is not None:
+                showing = fit_showing(self.signal, lake, outcomes, decisions, self.knows)
+            if decisions is None:
+                _FITTED[key] = (showing, held)
+                while len(_FITTED) > KEPT:
+                    _FITTED.pop(next(iter(_FITTED)))
         tell(1, 3)
         standing = self._learn(certain.where(usable_N))
         tell(2, 3)

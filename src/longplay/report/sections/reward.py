@@ -20,6 +20,7 @@ from longplay.report.phrases import (
     too_few_items,
     verdict,
 )
+from longplay.report.showing_blocks import reliability_bins, showing_blocks, showing_plot
 from longplay.report.steps import Steps
 from longplay.results import NotEstimable, RunResults
 from longplay.results.outcome_figures import OutcomesResult
@@ -51,11 +52,12 @@ class EarlyReward:
 
 @dataclass(frozen=True)
 class RewardPlots:
-    """The charts of one signal's early reward: the comparison of models, and the calibration of
-    each."""
+    """The charts of one signal's early reward: the comparison of models, the calibration of each, and
+    that of the chance of an entry."""
 
     comparison: Chart | None
     calibration: Mapping[str, tuple[Chart, ...]]
+    showing: Chart | None
 
 
 def collect(results: RunResults) -> tuple[EarlyReward, ...] | None:
@@ -79,6 +81,7 @@ def draw(rewards: Sequence[EarlyReward]) -> tuple[RewardPlots, ...]:
                 name: _calibration_plots(judged, name)
                 for name, judged in _judged(reward.figures).items()
             },
+            showing_plot(reward.figures.showing),
         )
         for reward in rewards
     )
@@ -96,7 +99,8 @@ def render(rewards: Sequence[EarlyReward], plots: Sequence[RewardPlots]) -> Sect
         blocks += _standing(figures)
         blocks += [] if drawn.comparison is None else [drawn.comparison]
         blocks += _comparison(reward)
-        blocks += [*_calibration(figures, drawn.calibration), *_beliefs(figures)]
+        blocks += _calibration(figures, drawn.calibration)
+        blocks += [*showing_blocks(figures.showing, drawn.showing), *_beliefs(figures)]
     return Section(NAME, TITLE, tuple(answer), tuple(blocks))
 
 
@@ -351,19 +355,7 @@ def _calibration_plots(judged: CalibrationFigures, model: str) -> tuple[Chart, .
     """Reliability, coverage of item means, and the histogram of single outcomes."""
     colour, name = MODEL_COLOURS.get(model, charts.FAINT), model_name(model)
     plots: list[Chart] = []
-    bins = []
-    for row in judged.reliability:
-        low = row.realised - 1.96 * row.std_error
-        bins.append(
-            {
-                "n": row.n,
-                "predicted": row.predicted,
-                "realised": row.realised,
-                "std_error": row.std_error,
-                "low": max(0.0, low) if row.realised >= 0 else low,
-                "high": row.realised + 1.96 * row.std_error,
-            }
-        )
+    bins = reliability_bins(judged.reliability)
     if bins:
         plots.append(charts.reliability(bins, colour, name))
     levels = []

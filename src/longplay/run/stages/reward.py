@@ -66,6 +66,7 @@ def run(work: Work) -> RewardResult:
     """Fit early rewards on mature outcomes, judge them on later ones, and check their
     calibration."""
     from longplay.rewards.calibration import calibration, compare
+    from longplay.rewards.showing_check import check_showing
 
     lake = work.lake
     past = work.past
@@ -110,6 +111,7 @@ def run(work: Work) -> RewardResult:
             comparison=judged,
             calibration=checked,
             beliefs=_extremes(chosen, past, past_outcomes),
+            showing=check_showing(chosen, past),
         )
     return RewardResult(figures)
 
@@ -269,7 +271,7 @@ def _line(result: RewardResult) -> str:
 STAGE = Stage(
     name="reward",
     order=40,
-    version=3,
+    version=4,
     help="Fit early rewards on what is mature, judge them on what matured later, check "
     "calibration.",
     table=RewardTable,
@@ -280,5 +282,9 @@ STAGE = Stage(
     run=run,
     line=_line,
     libraries=("scikit-learn",),
-    loads=("longplay.rewards.calibration", "longplay.rewards.guardrails"),
+    loads=(
+        "longplay.rewards.calibration",
+        "longplay.rewards.guardrails",
+        "longplay.rewards.showing_check",
+    ),
 )

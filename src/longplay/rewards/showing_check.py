@@ -1,0 +1,125 @@
+"""Is the chance of an entry right, and what is each of its parts worth, on users that taught it nothing?
+
+Slots of held-out users are predicted from what was known before each of their visits. Calibration
+compares predicted and realised entries by bin of prediction. A part is worth what the best slot of a
+slate, by the whole model, came to beyond the best slot by the model without it: entries x belief,
+over logged slates, so that nothing but the choice within a slate differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from longplay.arrays import Float, Int
+from longplay.belief import reliability
+from longplay.decisions import ope_users
+from longplay.estimate import clustered_mean
+from longplay.lake.daily import DAY_US
+from longplay.lake.known import user_vectors
+from longplay.lake.lake import Lake
+from longplay.results.reward_figures import PartWorth, ReliabilityBin, ShowingFigures
+from longplay.rewards.early import EarlyModel
+from longplay.rewards.entry_chance import FEATURES, EntryChance, log_features
+from longplay.rewards.entry_fit import PARTS
+from longplay.rewards.showing import Showing
+from longplay.rewards.slot_log import SlotLog
+
+MOST_SLATES = 20_000
+LEAST_SLATES = 50
+
+
+def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
+    """Weights, calibration and worth of the parts of a fitted chance of an entry; null where the log
+    had no decisions, or entries are slots.
+
+    Args:
+        early: a fitted early reward.
+        lake: the log, complete up to its watermark.
+    """
+    showing = early.showing
+    if showing is None or showing.entry is None or lake.watermark is None:
+        return None
+    model = showing.entry
+    view = showing.view(lake)
+    decisions = lake.decisions.filter(pl.col("surface") == showing.surface)
+    slots = SlotLog.of(view.index, decisions, showing.signal.entry.novel_for)
+    held_out_U = ope_users(slots.users.ids)
+    closed = int(lake.watermark.timestamp() * 1_000_000) - DAY_US
+    judged_N = (
+        slots.possible_N
+        & (slots.together_N == 1)
+        & (slots.time_N <= closed)
+        & held_out_U[slots.user_N]
+    )
+    slates = np.unique(slots.slate_N[judged_N])
+    if len(slates) > MOST_SLATES:
+        slates = np.sort(np.random.default_rng(0).choice(slates, MOST_SLATES, replace=False))
+    rows = np.flatnonzero(judged_N & np.isin(slots.slate_N, slates))
+    weights = dict(zip(FEATURES, model.weight_F.tolist(), strict=True))
+    weights |= {"user's own rate": float(model.slope_3[1]), "user's taste": float(model.slope_3[2])}
+    if len(slates) < LEAST_SLATES:
+        return ShowingFigures(showing.surface or "", showing.slots, len(slates), weights, (), {})
+    chances = {
+        part: _chances(_without(model, part), showing, lake, slots, rows) for part in ("", *PARTS)
+    }
+    worth_N = slots.label_N[rows] * early.items(view.index.keys.ids.gather(slots.key_N[rows])).mean
+    bins = reliability(chances[""], slots.label_N[rows])
+    return ShowingFigures(
+        surface=showing.surface or "",
+        slots=showing.slots,
+        judged=len(slates),
+        weights=weights,
+        reliability=tuple(ReliabilityBin(**row) for row in bins.to_dicts()),
+        parts={part: _worth(chances[""], chances[part], worth_N, slots, rows) for part in PARTS},
+    )
+
+
+def _without(model: EntryChance, part: str) -> EntryChance:
+    """The model without one of its parts; "" leaves all."""
+    weight_F = model.weight_F.copy()
+    slope_3 = model.slope_3.copy()
+    if part == "repetition":
+        weight_F[1:] = 0.0
+    if part == "rate":
+        slope_3[1] = 0.0
+    if part == "taste":
+        slope_3[2] = 0.0
+    content_C = np.zeros_like(model.content_C) if part == "content" else model.content_C
+    return replace(model, weight_F=weight_F, slope_3=slope_3, content_C=content_C)
+
+
+def _chances(model: EntryChance, showing: Showing, lake: Lake, slots: SlotLog, rows: Int) -> Float:
+    """The model's chance of an entry at these slots, [N], from what was known before their visits."""
+    view = showing.view(lake)
+    facts = model.facts(lake, view.index)
+    assert view.tastes is not None
+    x_NF = np.concatenate([part for _, part in log_features(slots, facts.key_I)])
+    visits, first, owner = np.unique(slots.slate_N[rows], return_index=True, return_inverse=True)
+    user_M = slots.user_N[rows[first]]
+    time_M = slots.time_N[rows[first]]
+    vectors = np.zeros((len(visits), 0))
+    if len(model.user_scaling.mean_C):
+        times = pl.Series("time", time_M).cast(pl.Datetime("us", "UTC"))
+        vectors = model.user_scaling.scaled(
+            user_vectors(lake, slots.users.ids.gather(user_M), times)
+        )
+    taste_MR = view.tastes.taste(model, facts, user_M, time_M, vectors)
+    usual_N = model.usual(x_NF[rows], slots.item_N[rows], facts)
+    return model.chance(usual_N, taste_MR[owner], facts.x_IR[slots.item_N[rows]])
+
+
+def _worth(whole_N: Float, part_N: Float, worth_N: Float, slots: SlotLog, rows: Int) -> PartWorth:
+    """What the best slot of a slate by the whole model comes to beyond the best by the other one."""
+    slate_N = slots.slate_N[rows]
+    first = np.flatnonzero(np.diff(slate_N, prepend=-1))
+
+    def chosen(chance_N: Float) -> Float:
+        order = np.lexsort((-chance_N, slate_N))
+        return worth_N[order[first]]
+
+    gain = clustered_mean(chosen(whole_N) - chosen(part_N), slots.user_N[rows[first]], estimand="")
+    usual = float(np.mean(np.add.reduceat(worth_N, first) / np.diff(np.append(first, len(rows)))))
+    return PartWorth(gain.value, gain.std_error, usual)
