@@ -237,21 +237,28 @@ def _times(second: Int) -> pl.Series:
 def _last_showings(
     lake: Lake, user_ids: pl.Series, items: ItemIndex, most: int
 ) -> tuple[Int, Int, Int]:
-    """The last showings in a log, at least `most` of each user where there are as many: rows of
-    users, rows of items, and seconds since the world began, ordered by user and time."""
+    """The last showings in a log, by whole slates, at least `most` of each user where there are as
+    many: rows of users, rows of items, and seconds since the world began, ordered by user and
+    time."""
     surfaces = ", ".join(f"'{SURFACES[place]}'" for place in PUSHED)
-    # a slate that is not empty holds an item at least, so the last `most` slates are enough
     with lake.connect() as con:
+        # a fork has some of the users only
+        con.register("asked", user_ids.to_frame("user_id").to_arrow())
         slates = con.sql(
             f"""
-            select user_id, epoch_us(time) as time_us, slate from decisions
+            select user_id, epoch_us(time) as time_us, slate
+            from decisions semi join asked using (user_id)
             where surface in ({surfaces}) and len(slate) > 0
-            qualify row_number() over (partition by user_id order by time desc) <= {most}
+            qualify coalesce(
+                sum(len(slate)) over (
+                    partition by user_id order by time desc
+                    rows between unbounded preceding and 1 preceding
+                ),
+                0
+            ) < {most}
             """
         ).pl()
     row_N = ItemIndex(user_ids).rows(slates["user_id"])
-    # a fork has some of the users only
-    slates = slates.with_columns(row=pl.Series(row_N)).filter(pl.col("row") >= 0)
-    showings = slates.sort("row", "time_us").explode("slate")
+    showings = slates.with_columns(row=pl.Series(row_N)).sort("row", "time_us").explode("slate")
     second_P = (showings["time_us"].to_numpy() - midnight_us(0)) // 1_000_000
     return showings["row"].to_numpy(), items.rows(showings["slate"]), second_P

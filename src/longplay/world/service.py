@@ -320,8 +320,8 @@ class Service:
             seed: of the copies' further luck; default their own, so that a copy under the same
                 policy lives the same life.
             ids: new user ids, one per row; default the users' own.
-            history: whether the copies' past goes with them, in the lake and in what policies see;
-                with `ids` it cannot.
+            history: whether the copies' past goes with them: their events in the lake, and all that
+                policies see of it, which what they were shown is part of; with `ids` it cannot.
         """
         if rows is None:
             rows = np.arange(len(self.user_ids))
