@@ -19,9 +19,7 @@ _DAY = -3  # of the noise: before the traits of users (-1) and their first state
 _LEAST_SPREAD = 1e-6  # a coordinate that varies less is taken to be constant
 
 
-def standardised(
-    taste_RD: NDArray[np.floating], reference_RD: NDArray[np.floating]
-) -> Float:
+def standardised(taste_RD: NDArray[np.floating], reference_RD: NDArray[np.floating]) -> Float:
     """Coordinates less their mean, over their standard deviation, both taken in a reference; 0 where
     the reference does not vary. [R, D].
 
