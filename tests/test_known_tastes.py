@@ -17,6 +17,8 @@ from longplay.errors import ConfigError
 from longplay.lake import Lake
 from longplay.lake.known import as_matrix, item_vectors, user_vectors
 from longplay.policies.simple import Popular, Uniform
+from longplay.run import run_stages
+from longplay.run.config import parse_config
 from longplay.world import START, WORLDS, World, WorldConfig
 
 TRIED = lp.Signal("tried", entry=lp.exposure("item"), measure=lp.days_with("item"), window=(1, 2))
@@ -232,3 +234,45 @@ def test_small_worlds_have_finite_vectors(genres: int, items: int) -> None:
 def test_known_is_a_share(known: object) -> None:
     with pytest.raises(ConfigError, match=r"known=.* given, expected a number in \[0.0, 1.0\]"):
         WorldConfig(known=known)  # type: ignore[arg-type]
+
+
+RUN = """
+[run]
+name = "known"
+seed = 3
+
+[simulate]
+world = "weary"
+numbers = { known = NUMBER }
+users = 60
+items = 50
+days = 40
+
+[split]
+train_until = 2026-01-30
+evaluate_until = 2026-02-08
+
+[signals.habit]
+entry = { kind = "discovery", of = "creator", novel_for = 28 }
+measure = { kind = "days_with", of = "creator", threshold = 2 }
+window = [1, 7]
+
+[reward]
+objectives = { habit = 1.0 }
+age = 3
+"""
+
+
+@pytest.mark.parametrize(("number", "described"), [("0.5", 60), ("1", 60), ("0", 0)])
+def test_the_log_of_a_run_holds_what_its_world_knows(
+    number: str, described: int, tmp_path: Path
+) -> None:
+    config = parse_config(RUN.replace("NUMBER", number), "known")
+    places = run_stages(config, base=tmp_path, folder=tmp_path, until="simulate")
+    lake = Lake.open(places["simulate"] / "lake")
+    assert lake.users.height == described
+    assert lake.items["vector"].is_not_null().all() == (described > 0)
+    if described:
+        vectors = user_vectors(lake, lake.users["user_id"], START)
+        assert vectors.shape == (60, 16), "before the first day, as many numbers as genres"
+        assert np.isfinite(vectors).all()

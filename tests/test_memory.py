@@ -324,3 +324,48 @@ def test_lakes_without_decisions_have_no_showings() -> None:
     lake: Lake = world.run(Reader(slate=3), days=1)
     home = lake.contexts.filter(pl.col("surface") == "home")
     assert home["shown"].to_list() == [[]] * home.height
+
+
+def test_ten_days_and_ten_more_are_twenty_days_of_the_same_contexts() -> None:
+    whole, halves = (World(users=50, items=60, seed=3, config=BUSY) for _ in range(2))
+    twenty = whole.run(Reader(slate=3, showings=11), days=20)
+    halves.run(Reader(slate=3, showings=11), days=10)
+    assert isinstance(halves.policy, Reader)
+    both = halves.run(halves.policy, days=10)
+    assert twenty.contexts.equals(both.contexts)
+    assert twenty.contexts["shown"].list.len().max() == 11
+
+
+def test_a_fork_under_the_same_policy_is_handed_the_same_as_its_original() -> None:
+    numbers = {"shelf": 0.4, "new_share": 0.5, "new_days": 20, "base": "weary"}
+    world = World(users=60, items=60, seed=3, config=WorldConfig.of(numbers))
+    world.run(Popular(slate=3, explore=0.3), days=12)
+    start = world.now
+    fork = world.fork(np.arange(5, 60))
+    policy = Frozen(Reader(slate=3, showings=20).fit(world.lake))
+    copied = fork.run(policy, days=8).contexts
+    lived = world.run(policy, days=8).contexts.filter(
+        (pl.col("time") >= start) & pl.col("user_id").is_in(fork.user_ids.implode())
+    )
+    assert copied.height > 50
+    assert copied.equals(lived)
+
+
+@dataclass(frozen=True)
+class Failing(Reader):
+    """Fails on its fourth call."""
+
+    def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
+        if len(self.seen) == 3:
+            raise RuntimeError("no answer")
+        return super().decide(contexts, rng)
+
+
+def test_after_a_policy_failed_the_log_says_what_was_shown() -> None:
+    world = World(users=60, items=60, seed=3, config=BUSY)
+    with pytest.raises(RuntimeError, match="no answer"):
+        world.run(Failing(slate=3), days=9)
+    failed = world.now
+    assert failed == START + timedelta(days=3)
+    lake = world.run(Reader(slate=3, showings=9), days=5)
+    assert_handed_out(lake.contexts.filter(pl.col("time") >= failed), lake.decisions, 9)

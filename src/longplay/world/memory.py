@@ -6,7 +6,7 @@ that reads nothing costs nothing. Nothing else in the world looks at them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -51,7 +51,8 @@ class Reading:
         present = [policy for policy in policies if policy is not None]
         for policy in present:
             showings = showings_of(policy)
-            if isinstance(showings, bool) or not isinstance(showings, int) or showings < 0:
+            is_whole = isinstance(showings, int | np.integer) and not isinstance(showings, bool)
+            if not is_whole or showings < 0:
                 raise ConfigError(
                     f"World: {policy.name} has showings={showings!r}, expected the number of past "
                     "showings that it reads in a context, 0 for none"
@@ -206,28 +207,31 @@ class Memory:
         second_P = heard.day * _DAY_S + heard.second_P.astype(np.int64)
         self._plays.add(heard.user_P, heard.item_P, second_P, heard.how_P)
 
-    def histories(self, user_N: Int, item_ids: pl.Series) -> pl.DataFrame | None:
-        """The histories of these users, oldest first: columns history, history_time (to the
-        second), history_kind, history_surface; null where no plays are read."""
-        if self.reading.plays == 0:
-            return None
-        item, second, how, offsets = self._plays.of_users(user_N)
-        columns = {
-            "history": item_ids.gather(item),
-            "history_time": _times(second),
-            "history_kind": pl.Series(KINDS, dtype=pl.String).gather(how // len(PLACES)),
-            "history_surface": pl.Series(PLACES, dtype=pl.String).gather(how % len(PLACES)),
-        }
-        return pl.DataFrame({name: ragged(flat, offsets) for name, flat in columns.items()})
+    def columns(self, user_N: Int, item_ids: pl.Series) -> dict[str, pl.Series]:
+        """What contexts of these users hand out, oldest first, by column of contexts.
 
-    def showings(self, user_N: Int, item_ids: pl.Series) -> Mapping[str, pl.Series]:
-        """What these users were last shown unasked, oldest first: columns shown and shown_time (of
-        the context that showed it); none where no showings are read."""
-        if self.reading.showings == 0:
-            return {}
-        item, second, _, offsets = self._showings.of_users(user_N)
-        columns = {"shown": item_ids.gather(item), "shown_time": _times(second)}
-        return {name: ragged(flat, offsets) for name, flat in columns.items()}
+        `history`, `history_time` (to the second), `history_kind` and `history_surface` where plays
+        are read; `shown` and `shown_time`, of the context that showed it, where showings are read.
+
+        Args:
+            user_N: rows of the users.
+            item_ids: ids of the catalogue.
+        """
+        columns = {}
+        if self.reading.plays:
+            item, second, how, offsets = self._plays.of_users(user_N)
+            flat = {
+                "history": item_ids.gather(item),
+                "history_time": _times(second),
+                "history_kind": pl.Series(KINDS, dtype=pl.String).gather(how // len(PLACES)),
+                "history_surface": pl.Series(PLACES, dtype=pl.String).gather(how % len(PLACES)),
+            }
+            columns |= {name: ragged(values, offsets) for name, values in flat.items()}
+        if self.reading.showings:
+            item, second, _, offsets = self._showings.of_users(user_N)
+            flat = {"shown": item_ids.gather(item), "shown_time": _times(second)}
+            columns |= {name: ragged(values, offsets) for name, values in flat.items()}
+        return columns
 
 
 def _times(second: Int) -> pl.Series:
@@ -237,21 +241,28 @@ def _times(second: Int) -> pl.Series:
 def _last_showings(
     lake: Lake, user_ids: pl.Series, items: ItemIndex, most: int
 ) -> tuple[Int, Int, Int]:
-    """The last showings in a log, at least `most` of each user where there are as many: rows of
-    users, rows of items, and seconds since the world began, ordered by user and time."""
+    """The last showings in a log, by whole slates, at least `most` of each user where there are as
+    many: rows of users, rows of items, and seconds since the world began, ordered by user and
+    time."""
     surfaces = ", ".join(f"'{SURFACES[place]}'" for place in PUSHED)
-    # a slate that is not empty holds an item at least, so the last `most` slates are enough
     with lake.connect() as con:
+        # a fork has some of the users only
+        con.register("asked", user_ids.to_frame("user_id").to_arrow())
         slates = con.sql(
             f"""
-            select user_id, epoch_us(time) as time_us, slate from decisions
+            select user_id, epoch_us(time) as time_us, slate
+            from decisions semi join asked using (user_id)
             where surface in ({surfaces}) and len(slate) > 0
-            qualify row_number() over (partition by user_id order by time desc) <= {most}
+            qualify coalesce(
+                sum(len(slate)) over (
+                    partition by user_id order by time desc
+                    rows between unbounded preceding and 1 preceding
+                ),
+                0
+            ) < {most}
             """
         ).pl()
     row_N = ItemIndex(user_ids).rows(slates["user_id"])
-    # a fork has some of the users only
-    slates = slates.with_columns(row=pl.Series(row_N)).filter(pl.col("row") >= 0)
-    showings = slates.sort("row", "time_us").explode("slate")
+    showings = slates.with_columns(row=pl.Series(row_N)).sort("row", "time_us").explode("slate")
     second_P = (showings["time_us"].to_numpy() - midnight_us(0)) // 1_000_000
     return showings["row"].to_numpy(), items.rows(showings["slate"]), second_P

@@ -251,6 +251,9 @@ WORLDS: dict[str, NamedWorld] = {
         "Most items are released while the world runs, to listeners without habits.",
         {"new_share": 0.7, "start_habits": 0.0},
     ),
+    "tiny": NamedWorld(
+        "The default world, small: for trying things out.", {}, users=300, items=120
+    ),
     "weary": NamedWorld(
         "Not kind to us: every showing tires, taste is faint in the history, habits are rare, the "
         "service shows no releases by itself, and some origins are logged wrongly.",
@@ -278,9 +281,6 @@ WORLDS: dict[str, NamedWorld] = {
             "mislabelled": 0.04,
         },
         users=15_000,
-    ),
-    "tiny": NamedWorld(
-        "The default world, small: for trying things out.", {}, users=300, items=120
     ),
 }
 

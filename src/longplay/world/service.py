@@ -320,8 +320,8 @@ class Service:
             seed: of the copies' further luck; default their own, so that a copy under the same
                 policy lives the same life.
             ids: new user ids, one per row; default the users' own.
-            history: whether the copies' past goes with them, in the lake and in what policies see;
-                with `ids` it cannot.
+            history: whether the copies' past goes with them: their events in the lake, and all that
+                policies see of it, which what they were shown is part of; with `ids` it cannot.
         """
         if rows is None:
             rows = np.arange(len(self.user_ids))
@@ -526,25 +526,23 @@ class Service:
         times = pl.Series("time", midnight_us(self.day) + second_N * 1_000_000).cast(TIME)
         names = self.user_ids.gather(user_N)
         nothing = pl.Series("none", [[]], dtype=pl.List(pl.String)).new_from_index(0, len(user_N))
-        past = memory.histories(user_N, self.catalogue.index.ids)
-        showings = memory.showings(user_N, self.catalogue.index.ids)
+        past = memory.columns(user_N, self.catalogue.index.ids)
         knows_users = memory.reading.users and self.config.known > 0
         exclusions = nothing
         if self.exclude != "none":
             offsets, item = self._excluded(user_N)
             exclusions = ragged(self.catalogue.index.ids.gather(item), offsets)
-        history = nothing if past is None else past["history"]
         return Contexts.of(
             names,
             times,
             slots=slots,
-            history=history,
+            history=past.get("history", nothing),
             exclusions=exclusions,
             ids=visit_ids(names, self.day, "h"),
-            history_columns=past,
+            history_columns=pl.DataFrame(past) if past else None,
             exclude=self._stated,
-            shown=showings.get("shown"),
-            shown_time=showings.get("shown_time"),
+            shown=past.get("shown"),
+            shown_time=past.get("shown_time"),
             user_vector=self.listeners.vector_UK[user_N] if knows_users else None,
         )
 

@@ -174,6 +174,7 @@ def _save(work: Work, lake: Lake) -> None:
         decisions=lake.decisions,
         contexts=None,
         items=lake.items,
+        users=None if lake.users.is_empty() else lake.users,
         watermark=lake.watermark,
         now=lake.watermark,
     )
