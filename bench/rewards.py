@@ -330,7 +330,7 @@ def personal(value_NI: Float, truth_NI: Float) -> float:
     return float(np.corrcoef(centred(value_NI).ravel(), centred(truth_NI).ravel())[0, 1])
 
 
-@remembered(version=1)
+@remembered(version=2)
 def gains(
     *, world: str, users: int, items: int, judged: int, log_days: int, lived: int, seed: int
 ) -> dict[str, Any]:

@@ -22,10 +22,8 @@ from longplay.policies.simple import Popular
 from longplay.rewards import AutoSurrogate, DayTwo, MaturedOnly, ProgressiveReward, Reward, compare
 from longplay.rewards import early as early_module
 from longplay.rewards.reward import combine
-from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.showing import paid_once, worth
-from longplay.rewards.showing_fit import _organic_ratio, fit_showing, single_slots
-from longplay.rewards.slot_log import SlotLog
+from longplay.rewards.showing_fit import _organic_ratio, fit_showing
 from longplay.signals import Signal, active_days, days_with, discovery, exposure, user_day
 from longplay.world import World
 
@@ -432,41 +430,6 @@ def test_the_slots_of_a_creator_sum_to_no_more_than_an_entry_under_the_slate():
     limit = (1 - np.prod(1 - np.array(shown))) * outcome[0]
     assert 0.6 * limit < value[own].sum() <= limit
     assert (value[[1, 3]] < np.array(shown)[1:] * outcome[0]).all()
-
-
-def test_slots_that_share_a_creator_do_not_teach_the_chance_of_one_slot():
-    # catches: an entry that counts as caused by each of the slots of its creator
-    def log_of(apart: int) -> SlotLog:
-        """One slate with two slots of creator c0 and one of c1, then slates of one slot of c2."""
-        slates = [["i0", "i1", "i4"], *[["i8"]] * apart]
-        moments = [at(1 + 48 * k) for k in range(len(slates))]
-        lake = Lake.memory()
-        items = {"item_id": ["i0", "i1", "i4", "i8"], "creator_id": ["c0", "c0", "c1", "c2"]}
-        played = {"event_id": ["e0"], "user_id": ["u"], "item_id": ["i1"], "kind": ["play"]}
-        lake.append(
-            "b",
-            items=pl.DataFrame(items).with_columns(added_at=pl.lit(at(-1))),
-            events=pl.DataFrame(played).with_columns(time=pl.lit(at(2))),
-            watermark=at(1e6),
-        )
-        contexts = Contexts.of(["u"] * len(slates), moments, slots=3)
-        log_prob = [[-1.0] * len(slate) for slate in slates]
-        decisions = pl.DataFrame(
-            {
-                "decision_id": [f"d{k:05d}" for k in range(len(slates))],
-                "user_id": ["u"] * len(slates),
-                "time": contexts.frame["time"],
-                "slate": slates,
-                "log_prob": log_prob,
-            }
-        )
-        return SlotLog.of(LakeIndex(lake, "creator"), decisions, 28)
-
-    few = log_of(1)
-    assert single_slots(few, few.possible_N).all()
-    assert few.label_N.tolist() == [0.5, 0.5, 0.0, 0.0]
-    more = log_of(1_000)
-    assert single_slots(more, more.possible_N).tolist() == [False, False, *[True] * 1_001]
 
 
 UNIT = st.floats(0, 1)

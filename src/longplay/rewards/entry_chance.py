@@ -299,6 +299,6 @@ def taste_log(model: EntryChance, slots: SlotLog, facts: ItemFacts) -> TasteLog:
         slots.user_N[teaches],
         slots.time_N[teaches] + DAY_US,
         slots.item_N[teaches],
-        (slots.label_N - chance_N)[teaches],
+        (slots.played_N - chance_N)[teaches],
         (chance_N * (1.0 - chance_N))[teaches],
     )

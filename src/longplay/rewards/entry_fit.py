@@ -63,7 +63,7 @@ def fit_entry_chance(
         lake: the log.
         index: its look-ups.
         slots: all slots of the surface.
-        taught: rows of the slots whose labels teach.
+        taught: rows of the slots that teach.
         knows: "users" and "items", whose vectors may be read.
         parts: what is fitted beside place, items and creators; some of `PARTS`.
 
@@ -112,7 +112,7 @@ def fit_entry_chance(
     odd = taught[slots.user_N[taught] % 2 == 1]  # learned vectors are of the other users
     law = fit_tastes(
         facts.x_IR[slots.item_N[odd]],
-        (slots.label_N - chance_N)[odd],
+        (slots.played_N - chance_N)[odd],
         (chance_N * (1 - chance_N))[odd],
         slots.user_N[odd],
         len(slots.users),
@@ -168,7 +168,7 @@ def _effects(
         Group(slots.key_N[taught], len(index.keys)),
         Group(slots.user_N[taught], len(slots.users)),
     ]
-    return fit_effects(x_NF[taught], groups, slots.label_N[taught])
+    return fit_effects(x_NF[taught], groups, slots.played_N[taught])
 
 
 def _learned(slots: SlotLog, taught: Int, chance_N: Float, items: int) -> Float:
@@ -180,7 +180,7 @@ def _learned(slots: SlotLog, taught: Int, chance_N: Float, items: int) -> Float:
         slots.item_N[even], weights=(chance_N * (1 - chance_N))[even], minlength=items
     )
     scale_I = 1.0 / np.sqrt(information_I + PRIOR_INFORMATION)
-    cells = ((slots.label_N - chance_N)[even], (slots.user_N[even], slots.item_N[even]))
+    cells = ((slots.played_N - chance_N)[even], (slots.user_N[even], slots.item_N[even]))
     residual_UI = sparse.csr_matrix(
         sparse.csr_matrix(cells, shape=(users, items)) @ sparse.diags(scale_I)
     )
@@ -209,7 +209,7 @@ def _with_slopes(
     if len(slates) > MOST_VISITS:
         slates = np.sort(rng.choice(slates, MOST_VISITS, replace=False))
     rows = taught[np.isin(slots.slate_N[taught], slates)]
-    y_N = slots.label_N[rows]
+    y_N = slots.played_N[rows]
     if len(slates) < LEAST_VISITS or not 0 < y_N.sum() < len(y_N):
         return replace(model, slope_3=np.array([1.0, 0.0, 0.0]))
     first = np.searchsorted(slots.slate_N, slates)
@@ -237,10 +237,6 @@ def _with_slopes(
 
 
 def _logistic(x_NF: Float, y_N: Float) -> tuple[Float, float]:
-    """Weights and intercept of a logistic regression; a label between 0 and 1 counts as two slots."""
-    part_N = (y_N > 0) & (y_N < 1)
-    x = np.vstack([x_NF, x_NF[part_N]])
-    label = np.append(y_N > 0, np.zeros(part_N.sum(), dtype=bool))
-    weight = np.append(np.where(part_N, y_N, 1.0), 1.0 - y_N[part_N])
-    fitted = LogisticRegression(C=1e4, max_iter=500).fit(x, label, sample_weight=weight)
+    """Weights and intercept of a logistic regression."""
+    fitted = LogisticRegression(C=1e4, max_iter=500).fit(x_NF, y_N)
     return fitted.coef_[0], float(fitted.intercept_[0])

@@ -2,9 +2,9 @@
 
 Value = P(entry within a day | shown) E[Y | entry] - P(entry within a day | not shown) rho E[Y |
 entry]: the same day in both, so a merely delayed organic discovery counts for nothing.
-P(entry | shown) is `rewards.entry_chance`, P(entry | not shown) the organic discovery rate of that
-creator or item per active user-day at risk, and rho the ratio of what organic entries come to, to
-what recommended ones do.
+P(entry | not shown) is the organic discovery rate of that creator or item per active user-day at
+risk; P(entry | shown) is the chance of that, or of a play of the slot (`rewards.entry_chance`); and
+rho is the ratio of what organic entries come to, to what recommended ones do.
 
 A creator can be discovered once. In a slate, a slot is paid for the chance that it causes the entry
 and no slot of the same creator above it did; what would have happened anyway is taken off once. So
@@ -144,12 +144,13 @@ class Showing:
         if self.entry is None or view.facts is None:
             possible_NS = np.where(impossible_NS, 0.0, 1.0)
             return row_NS, *paid_once(key_NS, possible_NS, np.zeros(row_NS.shape), rho=1.0)
-        past, taste_MR = self._visits(contexts, view)
+        visit_N, past, taste_VR = self._visits(contexts, view)
         position_N = np.tile(np.arange(slots), len(slates))
-        features_NF = slot_features(past, owner_N, row_N, position_N, view.facts.key_I)
+        features_NF = slot_features(past, visit_N[owner_N], row_N, position_N, view.facts.key_I)
         usual_N = self.entry.usual(features_NF, row_N, view.facts)
-        shown_N = self.entry.chance(usual_N, taste_MR[owner_N], view.facts.x_IR[row_N])
+        shown_N = self.entry.chance(usual_N, taste_VR[visit_N[owner_N]], view.facts.x_IR[row_N])
         not_shown_N = self.organic_K[view.key_row_K[key_N]]
+        shown_N = either(shown_N, not_shown_N)
         shown_NS = np.where(impossible_NS, 0.0, shown_N.reshape(row_NS.shape))
         not_shown_NS = np.where(impossible_NS, 0.0, not_shown_N.reshape(row_NS.shape))
         return row_NS, *paid_once(key_NS, shown_NS, not_shown_NS, self.rho)
@@ -180,10 +181,11 @@ class Showing:
         if self.entry is None or view.facts is None:
             possible_NI = np.where(impossible_NI, 0.0, 1.0)
             return possible_NI, possible_NI
-        past, taste_MR = self._visits(contexts, view)
-        shown_NI = self.entry.catalogue_chance(past, taste_MR, view.facts)[:, row_I]
-        shown_NI = np.where(impossible_NI, 0.0, shown_NI)
+        visit_N, past, taste_VR = self._visits(contexts, view)
+        shown_VI = self.entry.catalogue_chance(past, taste_VR, view.facts)
         not_shown_I = self.organic_K[view.key_row_K[key_I]]
+        shown_NI = either(shown_VI[visit_N][:, row_I], not_shown_I)
+        shown_NI = np.where(impossible_NI, 0.0, shown_NI)
         return shown_NI, np.where(impossible_NI, 0.0, shown_NI - self.rho * not_shown_I)
 
     def _check_entry(self) -> None:
@@ -209,20 +211,37 @@ class Showing:
         familiar_N = index.familiar(user_M[owner_N], key_N, time_M[owner_N], novel_for)
         return familiar_N | in_history(contexts, owner_N, key_N, index, novel_for)
 
-    def _visits(self, contexts: Contexts, view: LakeView) -> tuple[Past, Float]:
-        """What was shown before each context, and the taste of its user."""
+    def _visits(self, contexts: Contexts, view: LakeView) -> tuple[Int, Past, Float]:
+        """The visit of each context, [N]; what was shown before each visit, and the taste of its user.
+
+        Contexts of a user at one time are one visit, as they are where several slates are drawn for a
+        context. Contexts that carry what was shown are a visit each.
+        """
         assert self.entry is not None
         assert view.facts is not None
         assert view.showings is not None
         assert view.tastes is not None
         frame = contexts.frame
-        time_M = frame["time"].dt.epoch("us").to_numpy()
-        user_M = view.tastes.users.rows(frame["user_id"])
+        time_N = frame["time"].dt.epoch("us").to_numpy()
+        user_N = view.tastes.users.rows(frame["user_id"])
         past = Past.of_contexts(contexts, view.index.items)
         if past is None:
-            past = view.showings.before(user_M, time_M)
-        vectors = self.entry.user_vectors(contexts, view.index.lake)
-        return past, view.tastes.taste(self.entry, view.facts, user_M, time_M, vectors)
+            name_N = frame["user_id"].rank("dense").to_numpy().astype(np.int64)
+            pairs = np.stack([name_N, time_N], axis=1)
+            _, first_V, visit_N = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+            past = view.showings.before(user_N[first_V], time_N[first_V])
+        else:
+            first_V = visit_N = np.arange(len(contexts))
+        vectors_VU = self.entry.user_vectors(contexts.take(first_V), view.index.lake)
+        taste_VR = view.tastes.taste(
+            self.entry, view.facts, user_N[first_V], time_N[first_V], vectors_VU
+        )
+        return visit_N.ravel(), past, taste_VR
+
+
+def either(played_N: Float, organic_N: Float) -> Float:
+    """The chance of an entry through the slot or without it, which are independent."""
+    return 1.0 - (1.0 - played_N) * (1.0 - organic_N)
 
 
 def in_history(

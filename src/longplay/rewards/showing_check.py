@@ -48,12 +48,7 @@ def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
     slots = SlotLog.of(view.index, decisions, showing.signal.entry.novel_for)
     held_out_U = ope_users(slots.users.ids)
     closed = int(lake.watermark.timestamp() * 1_000_000) - DAY_US
-    judged_N = (
-        slots.possible_N
-        & (slots.together_N == 1)
-        & (slots.time_N <= closed)
-        & held_out_U[slots.user_N]
-    )
+    judged_N = slots.possible_N & (slots.time_N <= closed) & held_out_U[slots.user_N]
     slates = np.unique(slots.slate_N[judged_N])
     if len(slates) > MOST_SLATES:
         slates = np.sort(np.random.default_rng(0).choice(slates, MOST_SLATES, replace=False))
@@ -65,8 +60,8 @@ def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
     chances = {
         part: _chances(_without(model, part), showing, lake, slots, rows) for part in ("", *PARTS)
     }
-    worth_N = slots.label_N[rows] * early.items(view.index.keys.ids.gather(slots.key_N[rows])).mean
-    bins = reliability(chances[""], slots.label_N[rows])
+    worth_N = slots.played_N[rows] * early.items(view.index.keys.ids.gather(slots.key_N[rows])).mean
+    bins = reliability(chances[""], slots.played_N[rows])
     return ShowingFigures(
         surface=showing.surface or "",
         slots=showing.slots,

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import polars as pl
 
-from longplay.arrays import Bool, Float
+from longplay.arrays import Float
 from longplay.decisions import Decisions, main_surface
 from longplay.errors import DataError
 from longplay.lake.daily import DAY_US
@@ -21,8 +21,6 @@ from longplay.rewards.slot_log import SlotLog
 from longplay.signals.outcomes.in_memory import Outcomes
 from longplay.signals.signal import Signal
 
-# slots that are alone with their creator: where they are fewer, slots that share a slate teach too
-LEAST_ALONE = 1_000
 MIN_EACH = 50  # mature entries of either origin before rho leaves 1
 RHO_SPREAD = 0.5  # prior std of log rho
 
@@ -38,8 +36,7 @@ def fit_showing(
     """Fit the showing model on what was known at `outcomes.as_of`.
 
     Only slots on the surface with the most slots teach: search results lead to entries far more
-    often than slots that nobody asked for. Where a creator has several slots of a slate, nobody
-    knows which of them caused its entry: see `single_slots`.
+    often than slots that nobody asked for.
 
     Args:
         signal: whose entries are modelled.
@@ -73,7 +70,7 @@ def fit_showing(
             f"an entry (all familiar, or without a {of}); "
             "pass lake=None for beliefs alone"
         )
-    taught = np.flatnonzero(possible_N & single_slots(slots, possible_N))
+    taught = np.flatnonzero(possible_N)
     return Showing(
         signal,
         association=False,
@@ -84,19 +81,6 @@ def fit_showing(
         entry=fit_entry_chance(view, index, slots, taught, knows, parts),
         organic_K=_organic_rates(view, index, outcomes),
     )
-
-
-def single_slots(slots: SlotLog, possible_N: Bool) -> Bool:
-    """Which slots teach the chance of an entry, [N].
-
-    Every slot of a creator has seen the creator's entry, whichever of them caused it. So the slots
-    that are alone with their creator in their slate teach. Where they are fewer than `LEAST_ALONE`,
-    all do and share the entry equally, which is too low a chance rather than too high.
-    """
-    alone_N = slots.together_N == 1
-    if (alone_N & possible_N).sum() >= LEAST_ALONE:
-        return alone_N
-    return np.ones(len(slots), dtype=bool)
 
 
 def _organic_rates(view: Lake, index: LakeIndex, outcomes: Outcomes) -> Float:

@@ -1,5 +1,11 @@
 """The slots of a log: who was shown what, where and when, whether an entry was possible, and whether
-there was one."""
+the slot was played.
+
+A slot is played where an event of activity names its decision and its item. Where a log does not link
+events to decisions, it is where the user touched the item within a day. Both leave out what the user
+found without the slot: near 0 that would be most of what is seen of tired items, and hide how tired
+they are.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +18,10 @@ from numpy.typing import NDArray
 
 from longplay.arrays import Float, Int
 from longplay.index import ItemIndex
-from longplay.lake.daily import DAY_US
+from longplay.lake.lake import Lake
+from longplay.lake.schema import ENGAGED
 from longplay.rewards.familiar import LakeIndex
+from longplay.signals.outcomes.in_memory import ENTRY_HORIZON
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +36,8 @@ class SlotLog:
         position_N: its place in the slate, from 0.
         item_N: item row in the lake, -1 unknown.
         key_N: row of the creator (or item) that entries are about, -1 unknown.
-        together_N: slots of the slate with the same creator, itself included.
         possible_N: whether it could open an entry: its creator is known, and new to the user.
-        label_N: whether the user touched the creator within a day, shared by the slots together.
+        played_N: whether it was played, 0 or 1.
     """
 
     users: ItemIndex
@@ -40,9 +47,8 @@ class SlotLog:
     position_N: Int
     item_N: Int
     key_N: Int
-    together_N: Int
     possible_N: NDArray[np.bool_]
-    label_N: Float
+    played_N: Float
 
     def __len__(self) -> int:
         return len(self.user_N)
@@ -67,10 +73,6 @@ class SlotLog:
         key_N = np.append(index.key_row_I, -1)[item_N]
         lake_user_N = index.users(frame["user_id"])[slate_N]
         possible_N = (key_N >= 0) & ~index.familiar(lake_user_N, key_N, time_N, novel_for)
-        touched_N = index.touched(lake_user_N, key_N, time_N, time_N + DAY_US)
-        same = slate_N * (len(index.keys) + 1) + key_N
-        _, group, size = np.unique(same, return_inverse=True, return_counts=True)
-        together_N = np.where(key_N >= 0, size[group], 1)
         return cls(
             users=users,
             user_N=users.rows(frame["user_id"])[slate_N] if len(frame) else slate_N,
@@ -79,7 +81,41 @@ class SlotLog:
             position_N=np.arange(len(slate_N)) - np.repeat(np.cumsum(count) - count, count),
             item_N=item_N,
             key_N=key_N,
-            together_N=together_N,
             possible_N=possible_N,
-            label_N=touched_N / together_N,
+            played_N=played(index.lake, frame).astype(np.float64),
         )
+
+
+def played(lake: Lake, decisions: pl.DataFrame) -> NDArray[np.bool_]:
+    """Whether each slot was played, in the order of the decisions and their slots, [N].
+
+    Args:
+        lake: the log.
+        decisions: user_id, time, decision_id and slate of each slate.
+    """
+    slots = decisions.select("user_id", "time", "decision_id", item_id="slate").explode(
+        "item_id", empty_as_null=False
+    )
+    events = lake.events.filter(pl.col("kind").is_in(ENGAGED) & pl.col("item_id").is_not_null())
+    linked = events.filter(pl.col("decision_id").is_not_null())
+    recommended = events.filter(pl.col("origin") == "recommended").height
+    if 2 * linked.height >= max(recommended, 1):
+        links = linked.select("decision_id", "item_id", played=pl.lit(True)).unique()
+        joined = slots.join(links, on=["decision_id", "item_id"], how="left", maintain_order="left")
+        return joined["played"].fill_null(False).to_numpy()
+    touches = events.select("user_id", "item_id", touched=pl.col("time")).sort("touched")
+    joined = (
+        slots.with_row_index("row")
+        .sort("time")
+        .join_asof(
+            touches,
+            left_on="time",
+            right_on="touched",
+            by=["user_id", "item_id"],
+            strategy="forward",
+            tolerance=ENTRY_HORIZON,
+            check_sortedness=False,
+        )
+        .sort("row")
+    )
+    return joined["touched"].is_not_null().to_numpy()
