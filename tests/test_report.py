@@ -215,6 +215,20 @@ def full(title: str = "A plain title") -> dict:
             "progressive": calibrated(),
             "auto_surrogate": {"not_estimable": f"too few items {title}"},
         },
+        "showing": {
+            "surface": "home",
+            "slots": 13_460,
+            "judged": 1_024,
+            "weights": {"position": -0.41, "item shown, 7 days": -0.22, "user's taste": 0.93},
+            "reliability": [
+                {"predicted": 0.041, "realised": 0.043, "std_error": 0.004, "n": 512},
+                {"predicted": 0.102, "realised": 0.097, "std_error": 0.006, "n": 512},
+            ],
+            "parts": {
+                "repetition": {"gain": 0.0014, "gain_se": 0.0002, "usual": 0.0106},
+                "taste": {"gain": 0.0001, "gain_se": 0.0002, "usual": 0.0106},
+            },
+        },
         "beliefs": [
             {"key": f"i{k}", "entries": 40 + k, "mean": 0.5 - k / 40, "std": 0.02, "title": title}
             for k in range(16)
@@ -676,6 +690,7 @@ def test_missing_pieces_degrade():
     results["reward"]["habit"] |= {
         "calibration": {"progressive": {"not_estimable": "too few items"}},
         "beliefs": [],
+        "showing": None,
     }
     results["reinforce"] |= {"curve": [], "weighted": {"policy": "x", "curve": []}}
     results["train"]["curve"] = []
