@@ -289,10 +289,14 @@ def log_features(slots: SlotLog, key_I: Int) -> list[tuple[Int, Float]]:
     return parts
 
 
-def taste_log(model: EntryChance, slots: SlotLog, facts: ItemFacts) -> TasteLog:
-    """What a log's slots say of tastes: those that could open an entry."""
-    odds_N = usual_odds(model, slots, facts)
-    chance_N = special.expit(odds_N)
+def taste_log(slots: SlotLog, usual_N: Float) -> TasteLog:
+    """What a log's slots say of tastes: those that could open an entry.
+
+    Args:
+        slots: N of them.
+        usual_N: their log odds for a usual user.
+    """
+    chance_N = special.expit(usual_N)
     teaches = np.flatnonzero(slots.possible_N)
     return TasteLog(
         slots.users,

@@ -40,7 +40,7 @@ from longplay.rewards.slot_log import SlotLog
 from longplay.rewards.taste import TasteLaw, fit_tastes
 
 MOST_SLOTS = 1_000_000  # slots that effects are fitted on; of a larger log, those of some users
-MOST_VISITS = 40_000  # visits that the slopes are fitted on
+MOST_VISITS = 20_000  # visits that the slopes are fitted on
 LEAST_VISITS = 200  # below which slopes stay as they are and tastes are left out
 LEARNED = 16  # coordinates of item vectors that are learnt from the log
 WORDS = 16  # of those that are made of words
@@ -120,7 +120,7 @@ def fit_entry_chance(
         _shared(facts, vectors, user_UV),
     )
     model = replace(model, law=law)
-    tastes = taste_log(model, slots, facts)
+    tastes = taste_log(slots, usual_N)
     return _with_slopes(model, slots, taught, facts, usual_N, tastes, user_UV, parts)
 
 

@@ -124,36 +124,26 @@ class Past:
             item_N: item row of each slot, -1 unknown.
             key_I: row of each item's creator, -1 unknown; last: of unknown items.
         """
-        columns = []
-        items = len(key_I)
-        item_P = self.item_P % items  # unknown items share the last row
-        key_P = key_I[item_P]
-        by_item = _Sums(self.owner_P * items + item_P)
-        by_key = _Sums(self.owner_P * items + key_P % items)
-        slot_item = owner_N * items + item_N % items
-        slot_key = owner_N * items + key_I[item_N] % items
-        known_P = self.item_P >= 0
-        for days in HALF_LIVES:
-            weight_P = 0.5 ** (self.age_P / days)
-            columns.append(by_item.at(slot_item, np.where(known_P, weight_P, 0.0)))
-        for days in HALF_LIVES:
-            weight_P = 0.5 ** (self.age_P / days)
-            columns.append(by_key.at(slot_key, np.where(key_P >= 0, weight_P, 0.0)))
-        for days in HALF_LIVES:
-            columns.append(self.page(days)[owner_N])
-        return np.column_stack(columns)
+        weight_HP = np.stack([0.5 ** (self.age_P / days) for days in HALF_LIVES])
+        by_item = self._sums(owner_N, item_N, self.item_P, weight_HP)
+        by_key = self._sums(owner_N, key_I[item_N], key_I[self.item_P], weight_HP)
+        by_page = [self.page(days)[owner_N] for days in HALF_LIVES]
+        return np.column_stack([*by_item, *by_key, *by_page])
 
-
-class _Sums:
-    """Sums of weights by code, looked up by code."""
-
-    def __init__(self, code_P: Int) -> None:
-        self.codes, self.row_P = np.unique(code_P, return_inverse=True)
-
-    def at(self, code_N: Int, weight_P: Float) -> Float:
-        """The sum of the weights with each code, [N]; 0 where there is none."""
-        if not len(self.codes):
-            return np.zeros(len(code_N))
-        sums = np.bincount(self.row_P, weights=weight_P, minlength=len(self.codes))
-        at_N = np.minimum(np.searchsorted(self.codes, code_N), len(self.codes) - 1)
-        return np.where(self.codes[at_N] == code_N, sums[at_N], 0.0)
+    def _sums(self, owner_N: Int, group_N: Int, group_P: Int, weight_HP: Float) -> list[Float]:
+        """Sums of the weights of the showings of each slot's group before its moment, one array [N] per
+        row of weights. Slots of a moment are compared with its showings one at a time."""
+        order = np.argsort(owner_N, kind="stable")
+        nth = np.arange(len(order)) - np.searchsorted(owner_N[order], owner_N[order])
+        sums = [np.zeros(len(owner_N)) for _ in weight_HP]
+        slot_M = np.full(self.moments, -1)
+        for place in range(int(nth.max(initial=-1)) + 1):
+            rows = order[nth == place]
+            slot_M[:] = -1
+            slot_M[owner_N[rows]] = rows
+            group_M = np.where(slot_M >= 0, group_N[slot_M], -1)
+            shown = np.flatnonzero((group_P == group_M[self.owner_P]) & (group_P >= 0))
+            slot_P = slot_M[self.owner_P[shown]]
+            for total_N, weight_P in zip(sums, weight_HP, strict=True):
+                total_N += np.bincount(slot_P, weights=weight_P[shown], minlength=len(owner_N))
+        return sums

@@ -31,6 +31,7 @@ from longplay.rewards.entry_chance import (
     TasteLog,
     slot_features,
     taste_log,
+    usual_odds,
 )
 from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.repetition import Past, Showings
@@ -103,7 +104,13 @@ class Showing:
         decisions = lake.decisions.filter(pl.col("surface") == self.surface)
         slots = SlotLog.of(index, decisions, self.signal.entry.novel_for)
         showings = Showings.of(slots.user_N, slots.time_N, slots.item_N)
-        return LakeView(index, key_row_K, facts, showings, taste_log(self.entry, slots, facts))
+        return LakeView(
+            index,
+            key_row_K,
+            facts,
+            showings,
+            taste_log(slots, usual_odds(self.entry, slots, facts)),
+        )
 
     def gain(
         self, contexts: Contexts, slates: pl.Series, view: LakeView

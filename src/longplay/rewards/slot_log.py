@@ -68,7 +68,7 @@ class SlotLog:
         users = ItemIndex(frame["user_id"].unique().sort())
         count = frame["slate"].list.len().to_numpy().astype(np.int64)
         slate_N = np.repeat(np.arange(frame.height), count)
-        item_N = index.slots(frame["slate"])
+        _, item_N = index.items.ragged_rows(frame["slate"])
         time_N = frame["time"].dt.epoch("us").to_numpy()[slate_N]
         key_N = np.append(index.key_row_I, -1)[item_N]
         lake_user_N = index.users(frame["user_id"])[slate_N]
