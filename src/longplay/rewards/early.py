@@ -20,7 +20,7 @@ from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.storage import MemoryStore
 from longplay.progress import Progress, reporting
-from longplay.rewards.showing import Showing, worth
+from longplay.rewards.showing import LakeView, Showing, worth
 from longplay.rewards.showing_fit import fit_showing
 from longplay.signals.declare.checks import described
 from longplay.signals.declare.declaration import Declaration
@@ -253,7 +253,19 @@ class EarlyModel(ABC):
             spares=spares,
             learnt=_learnt(outcomes, certain),
         )
-        return fitted.observe(certain)
+        return fitted._with_particulars(lake, certain, decisions).observe(certain)
+
+    def _with_particulars(
+        self, lake: Lake | None, certain: Outcomes, decisions: Decisions | pl.DataFrame | None
+    ) -> Self:
+        """The model with what it learns besides beliefs: here nothing.
+
+        Args:
+            lake: without held-out users; null: none.
+            certain: the entries to learn from, immature ones included.
+            decisions: see `fit`.
+        """
+        return self
 
     def __str__(self) -> str:
         return (
@@ -282,8 +294,12 @@ class EarlyModel(ABC):
         are left out if `fit` left them out.
         """
         self._check(outcomes)
-        outcomes = _learning(outcomes) if self.spares else outcomes
+        outcomes = self._heard(outcomes)
         return replace(self, standing=self._fitted().observe(outcomes, outcomes.observed(age)))
+
+    def _heard(self, outcomes: Outcomes) -> Outcomes:
+        """The entries that may be learnt from."""
+        return _learning(outcomes) if self.spares else outcomes
 
     def items(self, ids: pl.Series) -> Belief:
         """Beliefs about a *new* entry on each id (the signal's entry key), [N]; unknown ids get the
@@ -344,6 +360,30 @@ class EarlyModel(ABC):
         """
         showing = self._shown()
         view = showing.view(lake)
+        row_NS, chance_NS, gain_NS = showing.gain(contexts, slates, view)
+        mean_NS, std_NS, spread_NS = self._given_entry(contexts, row_NS, view, lake)
+        return worth(
+            gain_NS,
+            chance_NS,
+            mean_NS,
+            std_NS,
+            spread_NS,
+            most_possible(self.signal),
+            self.signal.label,
+        )
+
+    def _given_entry(
+        self, contexts: Contexts, row_NS: Int, view: LakeView, lake: Lake
+    ) -> tuple[Float, Float, Float]:
+        """Mean, std and spread of the outcome given an entry through each slot, each [N, S]: here
+        the belief about the slot's item or creator.
+
+        Args:
+            contexts: N of them.
+            row_NS: catalogue rows of the slots' items in `view`, -1 unknown.
+            view: look-ups of the lake.
+            lake: what is known at the contexts' times.
+        """
         beliefs = self._catalogue.get(id(view))
         if beliefs is None:  # kept with the view, so that its id is not used again
             # last, at row -1: unknown items
@@ -351,16 +391,7 @@ class EarlyModel(ABC):
             self._catalogue.clear()
             beliefs = self._catalogue[id(view)] = (view, belief.mean, belief.std, belief.spread)
         _, mean_I, std_I, spread_I = beliefs
-        row_NS, chance_NS, gain_NS = showing.gain(contexts, slates, view)
-        return worth(
-            gain_NS,
-            chance_NS,
-            mean_I[row_NS],
-            std_I[row_NS],
-            spread_I[row_NS],
-            most_possible(self.signal),
-            self.signal.label,
-        )
+        return mean_I[row_NS], std_I[row_NS], spread_I[row_NS]
 
     def _finish(
         self, mean_N: Float, std_N: Float, noise_N: Float, age: int, keys: pl.DataFrame
