@@ -21,7 +21,9 @@ from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.running_sums import RunningSums
 from longplay.signals.outcomes.in_memory import ENTRY_HORIZON, Outcomes
 
-SMOOTHED_BY = 50.0  # slots at the creator's rate that an item begins with, and a creator at the usual
+SMOOTHED_BY = (
+    50.0  # slots at the creator's rate that an item begins with, and a creator at the usual
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,11 @@ class EntryRates:
         amount_PC = np.column_stack([entered_P, np.ones(len(entered_P))])
         has_key_P = key_P >= 0
         items = RunningSums.of(item_P, known_P, amount_PC)
-        return cls(items, RunningSums.of(key_P[has_key_P], known_P[has_key_P], amount_PC[has_key_P]), float(usual))
+        return cls(
+            items,
+            RunningSums.of(key_P[has_key_P], known_P[has_key_P], amount_PC[has_key_P]),
+            float(usual),
+        )
 
     @classmethod
     def of_log(
@@ -69,9 +75,23 @@ class EntryRates:
         """
         if decisions.is_empty() or outcomes.signal.entry.of is None:
             return None
-        decisions = decisions.filter(pl.col("surface") == main_surface(decisions))
-        slots = outcomes.on(decisions).frame.filter(
-            pl.col("time") + ENTRY_HORIZON <= outcomes.as_of
+        slots = (
+            decisions.filter(pl.col("surface") == main_surface(decisions))
+            .filter(pl.col("time") + ENTRY_HORIZON <= outcomes.as_of)
+            .select("user_id", "time", item_id="slate")
+            .explode("item_id", empty_as_null=False)
+            .sort("time")
+        )
+        # through this item: an entry through another item of the creator is another item's
+        entries = outcomes.frame.select("user_id", "item_id", entry_time="time").sort("entry_time")
+        slots = slots.join_asof(
+            entries,
+            left_on="time",
+            right_on="entry_time",
+            by=["user_id", "item_id"],
+            strategy="forward",
+            tolerance=ENTRY_HORIZON,
+            check_sortedness=False,
         )
         index = LakeIndex(view, outcomes.signal.entry.of)
         time_P = slots["time"].dt.epoch("us").to_numpy()
@@ -91,7 +111,7 @@ class EntryRates:
         return cls.of(
             item_P,
             key_I[item_P],
-            slots["entered"].to_numpy().astype(float)[possible_P],
+            slots["entry_time"].is_not_null().to_numpy().astype(float)[possible_P],
             time_P[possible_P] + horizon,
         )
 

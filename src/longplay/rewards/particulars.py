@@ -10,9 +10,12 @@ immature entry teaches by its first days, and days teach more than whether a thr
 (quasi-Poisson; effects shrunk to what content says, variances by empirical Bayes, see `effects`). The
 second joins this with the belief about the creator, on mature entries of users who taught neither:
 
-    link E[outcome] = intercept + a link(belief about the creator) + b log E[amount] + c the user's rate
+    link E[outcome] = intercept + slope x ((1 - b) link(belief about the creator) + b log E[amount])
+                      + user's rate
 
-with log as the link of sums and log odds as that of thresholds. The user's rate is how much the user's
+with log as the link of sums and log odds as that of thresholds. The weights sum to 1 (a logarithmic
+opinion pool: Genest & Zidek 1986), so that where items do not differ the two agree and the belief stays
+what it was; the slope is 1 unless entries say otherwise. The user's rate is how much the user's
 earlier entries came to beyond what was expected of them, shrunk; only those count whose window had
 closed. Every part is kept where it lowers the deviance of entries of users who did not teach it.
 
@@ -187,7 +190,8 @@ class Amounts:
         for _ in range(STEPS):
             expected_N = fresh.expected(taught)
             fresh = replace(
-                fresh, keys=fresh.keys.step(taught.key_N, taught.amount_N, expected_N, self.dispersion)
+                fresh,
+                keys=fresh.keys.step(taught.key_N, taught.amount_N, expected_N, self.dispersion),
             )
             expected_N = fresh.expected(taught)
             fresh = replace(
@@ -357,10 +361,9 @@ class Particulars:
         parts: which of `PARTS` are used; none: beliefs about creators stay as they are.
         amounts: the regression of amounts.
         intercept: of the outcome's link.
-        belief_weight: of the link of the belief about the creator.
-        amount_weight: of the log amount.
-        user_weight: of the user's rate.
-        user_variance: of users' rates.
+        slope: of the outcome's link in the pool.
+        amount_weight: of the log amount, b, 0 to 1; the rest is the belief's about the creator.
+        user_variance: of users' rates; 0: they are not used.
         least: beliefs about creators are taken to be at least this.
         ages: days observed of an entry.
         age_weight_A: share of what is particular that is left at each age, beside what the entry's
@@ -372,9 +375,8 @@ class Particulars:
     parts: tuple[str, ...]
     amounts: Amounts
     intercept: float
-    belief_weight: float
+    slope: float
     amount_weight: float
-    user_weight: float
     user_variance: float
     least: float
     ages: Int
@@ -404,16 +406,18 @@ class Particulars:
         """
         family = self.family
         mean_N = np.maximum(mean_N, self.least)
+        belief_weight = self.slope * (1.0 - self.amount_weight)
+        amount_weight = self.slope * self.amount_weight
         link_N = (
             self.intercept
-            + self.belief_weight * family.link(mean_N)
-            + self.amount_weight * log_amount_N
-            + self.user_weight * user_N
+            + belief_weight * family.link(mean_N)
+            + amount_weight * log_amount_N
+            + user_N
         )
         joined_N = family.mean(link_N)
         link_variance_N = (
-            self.belief_weight * std_N / np.maximum(family.variance(mean_N), 1e-12)
-        ) ** 2 + self.amount_weight**2 * uncertainty_N
+            belief_weight * std_N / np.maximum(family.variance(mean_N), 1e-12)
+        ) ** 2 + amount_weight**2 * uncertainty_N
         return joined_N, family.variance(joined_N) * np.sqrt(link_variance_N)
 
     def aged(
@@ -435,15 +439,18 @@ class Particulars:
             joined_N: what the creator, the item and the user say.
             joined_std_N: its std.
         """
-        family = self.family
-        seen_mean_N = np.maximum(seen_mean_N, self.least)
-        key_mean_N = np.maximum(key_mean_N, self.least)
         weight_N = np.interp(observed_N, np.append(0, self.ages), np.append(1.0, self.age_weight_A))
-        particular_N = family.link(joined_N) - family.link(key_mean_N)
-        mean_N = family.mean(family.link(seen_mean_N) + weight_N * particular_N)
-        slope_N = family.variance(mean_N)
-        seen_N = seen_std_N / np.maximum(family.variance(seen_mean_N), 1e-12)
-        ahead_N = joined_std_N / np.maximum(family.variance(joined_N), 1e-12)
-        std_N = slope_N * ((1.0 - weight_N) * seen_N + weight_N * ahead_N)
+        mean_N = self.moved(seen_mean_N, key_mean_N, joined_N, weight_N)
+        std_N = (1.0 - weight_N) * seen_std_N + weight_N * joined_std_N
         new_N = observed_N == 0
         return np.where(new_N, joined_N, mean_N), np.where(new_N, joined_std_N, std_N)
+
+    def moved(self, seen_N: Float, key_N: Float, joined_N: Float, weight_N: Float) -> Float:
+        """Beliefs about entries, moved by this share of what the item and the user add to the belief
+        about the creator: added to a sum, as days observed are; to the log odds of a threshold."""
+        if not self.signal.binary:
+            return np.maximum(seen_N + weight_N * (joined_N - key_N), 0.0)
+        link = self.family.link
+        key_N = np.maximum(key_N, self.least)
+        particular_N = link(joined_N) - link(key_N)
+        return self.family.mean(link(seen_N) + weight_N * particular_N)

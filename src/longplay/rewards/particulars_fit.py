@@ -38,7 +38,8 @@ from longplay.signals.outcomes.in_memory import Outcomes
 
 TEXT_DIMS = 16
 AGE_ENTRIES = 20_000  # that say how much is left at an age
-WEIGHTS = np.linspace(0.0, 1.0, 21)  # of what is particular, tried at each age
+SURE = 2.0  # standard errors
+WEIGHTS = np.linspace(0.0, 1.0, 21)  # that are tried
 
 
 def catalogue_of(
@@ -72,7 +73,9 @@ def catalogue_of(
         if vectors:
             known = item_vectors(view, items.ids)
             scale = np.nanstd(known, axis=0) if np.isfinite(known).any() else 1.0
-            columns.append(np.nan_to_num((known - np.nanmean(known, axis=0)) / np.maximum(scale, 1e-9)))
+            columns.append(
+                np.nan_to_num((known - np.nanmean(known, axis=0)) / np.maximum(scale, 1e-9))
+            )
         content_IC = np.vstack([np.hstack(columns), np.zeros(sum(x.shape[1] for x in columns))])
         shown = view.decisions if decisions is None else decisions
         rates = EntryRates.of_log(view, outcomes, shown, items, key_I)
@@ -101,9 +104,7 @@ def extended(catalogue: Catalogue, outcomes: Outcomes) -> Catalogue:
     return Catalogue(all_items, all_keys, key_I, content_IC, catalogue.rates)
 
 
-def fit_particulars(
-    standing: ItemBeliefs, certain: Outcomes, catalogue: Catalogue
-) -> Particulars:
+def fit_particulars(standing: ItemBeliefs, certain: Outcomes, catalogue: Catalogue) -> Particulars:
     """What is particular, fitted on these entries.
 
     Args:
@@ -121,39 +122,55 @@ def fit_particulars(
     amounts = fit_amounts(entries, catalogue, share_D, parts)
     least = LEAST_BELIEF * max(float(prior), 1e-6)
     nothing = Particulars(
-        signal, catalogue, (), amounts, 0.0, 1.0, 0.0, 0.0, 0.0, least, np.zeros(0, int), np.zeros(0)
+        signal,
+        catalogue,
+        (),
+        amounts,
+        0.0,
+        1.0,
+        0.0,
+        0.0,
+        least,
+        np.zeros(0, np.int64),
+        np.zeros(0),
     )
     family = nothing.family
     known_N = certain.known & (entries.key_N >= 0)
     crossed = _crossed(standing, certain, entries, catalogue, share_D, parts, halves)
     belief_N = family.link(np.maximum(crossed.mean_N, least))
     outcome_N = certain.value
-    columns = {
-        "amounts": [belief_N, crossed.log_amount_N],
-        "user's rate": [belief_N, crossed.log_amount_N, crossed.user_N],
-    }
-    losses = {"": float(family.loss(belief_N, outcome_N)[known_N].mean())}
-    for name, x in columns.items():
-        losses[name] = _judged(np.column_stack(x), outcome_N, known_N, halves, family)
-    if losses["amounts"] >= losses[""] or not parts:
+    if not known_N.any():
         return nothing
-    uses_users = losses["user's rate"] < losses["amounts"]
-    x_NF = np.column_stack(columns["user's rate" if uses_users else "amounts"])
-    joint = fit_effects(x_NF[known_N], [], outcome_N[known_N], None, family)
+    pooled = {
+        float(weight): (1.0 - weight) * belief_N + weight * crossed.log_amount_N
+        for weight in (WEIGHTS if parts else WEIGHTS[:1])
+    }
+    losses = {
+        weight: _intercept_and_loss(link_N[known_N], outcome_N[known_N], family)[1]
+        for weight, link_N in pooled.items()
+    }
+    weight = min(losses, key=lambda weight: losses[weight])
+    slope = 1.0
+    if weight > 0.0:
+        slope = _slope(pooled[weight], outcome_N, known_N, halves, family)
+    else:
+        parts = ()
     pasts = Pasts.of(certain.frame["user_id"], entries, signal.days, amounts)
-    joined = Particulars(
-        signal,
-        catalogue,
-        (*parts, *(("user's rate",) if uses_users else ())),
-        amounts,
-        joint.intercept,
-        float(joint.weight_F[0]),
-        float(joint.weight_F[1]),
-        float(joint.weight_F[2]) if uses_users else 0.0,
-        pasts.variance(),
-        least,
-        np.zeros(0, dtype=np.int64),
-        np.zeros(0),
+    link_N = slope * pooled[weight][known_N]
+    intercept, loss = _intercept_and_loss(link_N, outcome_N[known_N], family)
+    with_users = _intercept_and_loss(link_N + crossed.user_N[known_N], outcome_N[known_N], family)
+    if pasts.variance() > LEAST_VARIANCE and with_users[1] < loss:
+        parts = (*parts, "user's rate")
+        intercept = with_users[0]
+    if not parts:
+        return nothing
+    joined = replace(
+        nothing,
+        parts=parts,
+        intercept=intercept,
+        slope=slope,
+        amount_weight=weight,
+        user_variance=pasts.variance() if "user's rate" in parts else 0.0,
     )
     return _with_ages(joined, certain, crossed, known_N, halves)
 
@@ -243,20 +260,34 @@ def _crossed(
     return _Crossed(mean_N, log_amount_N, user_N, (standings[0], standings[1]))
 
 
-def _judged(
-    x_NF: Float, outcome_N: Float, known_N: Bool, halves: tuple[Bool, Bool], family: Family
+def _intercept_and_loss(link_N: Float, outcome_N: Float, family: Family) -> tuple[float, float]:
+    """What is to be added to the links so that the outcomes' mean is met, and the mean loss then."""
+    none = np.zeros((len(link_N), 0))
+    intercept = fit_effects(none, [], outcome_N, None, family, link_N).intercept
+    return intercept, float(family.loss(intercept + link_N, outcome_N).mean())
+
+
+def _slope(
+    link_N: Float, outcome_N: Float, known_N: Bool, halves: tuple[Bool, Bool], family: Family
 ) -> float:
-    """Mean loss of mature entries under a regression that the other half was taught."""
-    total = 0.0
+    """The slope of outcomes in the pooled links; 1 unless another foretells the other half of the users
+    better by more than two standard errors."""
+    better_N = np.zeros(len(link_N))
     for judged_N in halves:
         taught = known_N & ~judged_N
-        judged = known_N & judged_N
-        if not taught.any() or not judged.any():
-            return np.inf
-        joint = fit_effects(x_NF[taught], [], outcome_N[taught], None, family)
-        link_N = joint.intercept + x_NF[judged] @ joint.weight_F
-        total += float(family.loss(link_N, outcome_N[judged]).sum())
-    return total / int(known_N.sum())
+        if not taught.any():
+            return 1.0
+        sloped = fit_effects(link_N[taught, None], [], outcome_N[taught], None, family)
+        intercept, _ = _intercept_and_loss(link_N[taught], outcome_N[taught], family)
+        sloped_N = sloped.intercept + sloped.weight_F[0] * link_N
+        gain_N = family.loss(intercept + link_N, outcome_N) - family.loss(sloped_N, outcome_N)
+        better_N[judged_N] = gain_N[judged_N]
+    gain_N = better_N[known_N]
+    if gain_N.mean() <= SURE * gain_N.std() / np.sqrt(len(gain_N)):
+        return 1.0
+    return float(
+        fit_effects(link_N[known_N, None], [], outcome_N[known_N], None, family).weight_F[0]
+    )
 
 
 def _with_ages(
@@ -268,13 +299,10 @@ def _with_ages(
 ) -> Particulars:
     """The same with the share of what is particular that is left at each age: the one with which
     open entries are foretold best."""
-    family = joined.family
     ages = ages_of(joined.signal.days)
     joined_N = joined.join(
         crossed.mean_N, np.zeros(len(certain)), crossed.log_amount_N, np.zeros(1), crossed.user_N
     )[0]
-    key_link_N = family.link(np.maximum(crossed.mean_N, joined.least))
-    particular_N = family.link(joined_N) - key_link_N
     loss_AW = np.zeros((len(ages), len(WEIGHTS)))
     for judged_N, other in zip(halves, crossed.standings, strict=True):
         rows = np.flatnonzero(judged_N & known_N)
@@ -286,8 +314,12 @@ def _with_ages(
             observed_N = sampled.observed(age)
             seen_N = other.entries(key_N, sampled, observed_N)[0]
             open_N = np.isnan(decided(sampled, observed_N))
-            link_N = family.link(np.maximum(seen_N, joined.least))
-            links_NW = link_N[:, None] + particular_N[is_sampled_N, None] * WEIGHTS
-            loss_NW = family.loss(links_NW, sampled.value[:, None])
+            moved_NW = joined.moved(
+                seen_N[:, None],
+                crossed.mean_N[is_sampled_N, None],
+                joined_N[is_sampled_N, None],
+                WEIGHTS[None, :],
+            )
+            loss_NW = (sampled.value[:, None] - moved_NW) ** 2
             loss_AW[a] += loss_NW[open_N].sum(axis=0)
     return replace(joined, ages=ages, age_weight_A=WEIGHTS[loss_AW.argmin(axis=1)])

@@ -105,9 +105,7 @@ class PersonalReward(ProgressiveReward):
         user_ids = outcomes.frame["user_id"]
         pasts = Pasts.of(user_ids, entries, self.signal.days, particulars.amounts)
         user_N = pasts.rates(user_ids, entries.time_N, particulars.user_variance)
-        joined_N, joined_std_N = self._joined(
-            entries.item_N, entries.key_N, entries.time_N, user_N
-        )
+        joined_N, joined_std_N = self._joined(entries.item_N, entries.key_N, entries.time_N, user_N)
         observed_N = outcomes.observed(age)
         row_N = standing.index.rows(outcomes.keys)
         seen_mean_N, seen_std_N, noise_N = standing.entries(row_N, outcomes, observed_N)
@@ -151,9 +149,7 @@ class PersonalReward(ProgressiveReward):
         shape = row_NS.shape
         return belief.mean.reshape(shape), belief.std.reshape(shape), belief.spread.reshape(shape)
 
-    def _joined(
-        self, item_N: Int, key_N: Int, time_N: Int, user_N: Float
-    ) -> tuple[Float, Float]:
+    def _joined(self, item_N: Int, key_N: Int, time_N: Int, user_N: Float) -> tuple[Float, Float]:
         """Mean and std of the outcome of a new entry by each user through each item, [N]."""
         particulars = self._learnt()
         standing = self._fitted()
