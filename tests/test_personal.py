@@ -161,7 +161,8 @@ def test_items_of_a_creator_are_told_apart(varied, signal):
     true_I = effect_I - effect_I.reshape(CREATORS, -1).mean(axis=1).repeat(PER_CREATOR)
     assert np.corrcoef(within_I, true_I)[0, 1] > 0.9
     if signal is RETURNS:
-        assert 0 <= mean_I.min() and mean_I.max() <= 1
+        assert mean_I.min() >= 0
+        assert mean_I.max() <= 1
 
 
 def test_without_differences_between_items_it_believes_what_the_progressive_reward_believes():

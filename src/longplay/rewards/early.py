@@ -253,16 +253,21 @@ class EarlyModel(ABC):
             spares=spares,
             learnt=_learnt(outcomes, certain),
         )
-        return fitted._with_particulars(lake, certain, decisions).observe(certain)
+        return fitted._with_particulars(lake, outcomes, certain, decisions).observe(certain)
 
     def _with_particulars(
-        self, lake: Lake | None, certain: Outcomes, decisions: Decisions | pl.DataFrame | None
+        self,
+        lake: Lake | None,
+        outcomes: Outcomes,
+        certain: Outcomes,
+        decisions: Decisions | pl.DataFrame | None,
     ) -> Self:
         """The model with what it learns besides beliefs: here nothing.
 
         Args:
             lake: without held-out users; null: none.
-            certain: the entries to learn from, immature ones included.
+            outcomes: of all entries, immature and truncated ones included.
+            certain: those of them that teach what entries come to.
             decisions: see `fit`.
         """
         return self

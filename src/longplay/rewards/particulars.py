@@ -65,8 +65,7 @@ class Catalogue:
     content_IC: Float
     rates: EntryRates | None
 
-    @property
-    def content_KC(self) -> Float:
+    def content_of_keys(self) -> Float:
         """Mean content of each key's items; last: zeros."""
         n = len(self.keys) + 1
         known = self.key_I >= 0
@@ -252,20 +251,19 @@ def fit_amounts(
     keys = len(catalogue.keys) + 1
     has_items = "items" in parts
     has_content = "content" in parts
-    content_KC = catalogue.content_KC if has_content else None
+    content_KC = catalogue.content_of_keys() if has_content else None
     content_IC = None
     if has_content:
-        content_IC = catalogue.content_IC - catalogue.content_KC[catalogue.key_I]
+        content_IC = catalogue.content_IC - catalogue.content_of_keys()[catalogue.key_I]
     groups = [Group(taught.key_N % keys, keys, content_KC)]  # unknown ones share the last row
     if has_items:
         groups.append(Group(taught.item_N % items, items, content_IC))
     columns = [taught.organic_N]
     if "entry rates" in parts:
         columns.append(taught.rate_N)
-    mean_amount = taught.amount_N.sum() / np.exp(offset_N).sum()
-    expected_N = mean_amount * np.exp(offset_N)
-    for _ in range(2):  # the dispersion is around what is expected, which depends on it
-        dispersion = max(float(((taught.amount_N - expected_N) ** 2 / expected_N).mean()), 1e-6)
+    usual_N = taught.amount_N.sum() / np.exp(offset_N).sum() * np.exp(offset_N)
+
+    def fit(dispersion: float) -> Amounts:
         effects = fit_effects(
             np.column_stack(columns),
             groups,
@@ -281,7 +279,7 @@ def fit_amounts(
             )
         ]
         none = Level(np.zeros(items), 0.0, np.zeros(items), np.zeros(items))
-        amounts = Amounts(
+        return Amounts(
             share_D=share_D,
             dispersion=dispersion,
             intercept=effects.intercept,
@@ -290,8 +288,15 @@ def fit_amounts(
             items=levels[1] if has_items else none,
             keys=levels[0],
         )
-        expected_N = amounts.expected(taught)
-    return amounts
+
+    # the dispersion is around what is expected, which depends on it
+    amounts = fit(_dispersion(taught.amount_N, usual_N))
+    return fit(_dispersion(taught.amount_N, amounts.expected(taught)))
+
+
+def _dispersion(amount_N: Float, expected_N: Float) -> float:
+    """Variance of amounts over that of Poisson ones (Pearson)."""
+    return max(float(((amount_N - expected_N) ** 2 / expected_N).mean()), 1e-6)
 
 
 def shares(outcomes: Outcomes) -> Float:

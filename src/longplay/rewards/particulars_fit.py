@@ -35,6 +35,7 @@ from longplay.rewards.particulars import (
     shares,
 )
 from longplay.signals.outcomes.in_memory import Outcomes
+from longplay.signals.signal import Signal
 
 TEXT_DIMS = 16
 AGE_ENTRIES = 20_000  # that say how much is left at an age
@@ -49,7 +50,7 @@ def catalogue_of(
 
     Args:
         lake: the log; None: only the outcomes are known.
-        outcomes: of the signal.
+        outcomes: of the signal; truncated ones, too: a slot led to them all the same.
         decisions: what was shown; None: what the lake has.
         vectors: whether items' vectors are read.
     """
@@ -104,15 +105,17 @@ def extended(catalogue: Catalogue, outcomes: Outcomes) -> Catalogue:
     return Catalogue(all_items, all_keys, key_I, content_IC, catalogue.rates)
 
 
-def fit_particulars(standing: ItemBeliefs, certain: Outcomes, catalogue: Catalogue) -> Particulars:
+def fit_particulars(
+    signal: Signal, standing: ItemBeliefs, certain: Outcomes, catalogue: Catalogue
+) -> Particulars:
     """What is particular, fitted on these entries.
 
     Args:
+        signal: whose outcomes.
         standing: the prior of beliefs about creators.
         certain: entries, immature ones included, whose users may teach.
         catalogue: what is known of items.
     """
-    signal = certain.signal
     entries = Entries.of(certain, catalogue)
     share_D = shares(certain)
     half_N = keyed_uniform("longplay: particulars", certain.frame["user_id"]) < 0.5

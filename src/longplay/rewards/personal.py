@@ -55,11 +55,15 @@ class PersonalReward(ProgressiveReward):
             )
 
     def _with_particulars(
-        self, lake: Lake | None, certain: Outcomes, decisions: Decisions | pl.DataFrame | None
+        self,
+        lake: Lake | None,
+        outcomes: Outcomes,
+        certain: Outcomes,
+        decisions: Decisions | pl.DataFrame | None,
     ) -> Self:
         shown = None if decisions is None else slates_of("fit", decisions)
-        catalogue = catalogue_of(lake, certain, shown, "items" in self.knows)
-        particulars = fit_particulars(self._fitted(), certain, catalogue)
+        catalogue = catalogue_of(lake, outcomes, shown, "items" in self.knows)
+        particulars = fit_particulars(self.signal, self._fitted(), certain, catalogue)
         return replace(self, particulars=particulars)
 
     def observe(self, outcomes: Outcomes, age: int | None = None) -> Self:
