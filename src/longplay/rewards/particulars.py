@@ -15,7 +15,7 @@ second joins this with the belief about the creator, on mature entries of users 
 
 with log as the link of sums and log odds as that of thresholds. The weights sum to 1 (a logarithmic
 opinion pool: Genest & Zidek 1986), so that where items do not differ the two agree and the belief stays
-what it was; the slope is 1 unless entries say otherwise. The user's rate is how much the user's
+what it was; b is a half and the slope is 1 unless entries say otherwise. The user's rate is how much the user's
 earlier entries came to beyond what was expected of them, shrunk; only those count whose window had
 closed. Every part is kept where it lowers the deviance of entries of users who did not teach it.
 

@@ -40,6 +40,7 @@ from longplay.signals.signal import Signal
 TEXT_DIMS = 16
 AGE_ENTRIES = 20_000  # that say how much is left at an age
 SURE = 2.0  # standard errors
+EQUAL = 0.5  # weight of either opinion
 WEIGHTS = np.linspace(0.0, 1.0, 21)  # that are tried
 
 
@@ -148,11 +149,9 @@ def fit_particulars(
         float(weight): (1.0 - weight) * belief_N + weight * crossed.log_amount_N
         for weight in (WEIGHTS if parts else WEIGHTS[:1])
     }
-    losses = {
-        weight: _intercept_and_loss(link_N[known_N], outcome_N[known_N], family)[1]
-        for weight, link_N in pooled.items()
-    }
-    weight = min(losses, key=lambda weight: losses[weight])
+    weight = _pool_weight(
+        {w: link_N[known_N] for w, link_N in pooled.items()}, outcome_N[known_N], family
+    )
     slope = 1.0
     if weight > 0.0:
         slope = _slope(pooled[weight], outcome_N, known_N, halves, family)
@@ -160,9 +159,9 @@ def fit_particulars(
         parts = ()
     pasts = Pasts.of(certain.frame["user_id"], entries, signal.days, amounts)
     link_N = slope * pooled[weight][known_N]
-    intercept, loss = _intercept_and_loss(link_N, outcome_N[known_N], family)
+    intercept, loss_N = _intercept_and_loss(link_N, outcome_N[known_N], family)
     with_users = _intercept_and_loss(link_N + crossed.user_N[known_N], outcome_N[known_N], family)
-    if pasts.variance() > LEAST_VARIANCE and with_users[1] < loss:
+    if pasts.variance() > LEAST_VARIANCE and with_users[1].mean() < loss_N.mean():
         parts = (*parts, "user's rate")
         intercept = with_users[0]
     if not parts:
@@ -263,11 +262,29 @@ def _crossed(
     return _Crossed(mean_N, log_amount_N, user_N, (standings[0], standings[1]))
 
 
-def _intercept_and_loss(link_N: Float, outcome_N: Float, family: Family) -> tuple[float, float]:
-    """What is to be added to the links so that the outcomes' mean is met, and the mean loss then."""
+def _pool_weight(pooled: dict[float, Float], outcome_N: Float, family: Family) -> float:
+    """The weight of amounts in the pool: a half, unless another is better by more than two standard
+    errors. The outcomes of rare thresholds would else choose by chance."""
+    loss_N = {
+        weight: _intercept_and_loss(link_N, outcome_N, family)[1]
+        for weight, link_N in pooled.items()
+    }
+    best = min(loss_N, key=lambda weight: loss_N[weight].mean())
+    if EQUAL not in loss_N or _is_better(loss_N[EQUAL] - loss_N[best]):
+        return best
+    return EQUAL
+
+
+def _is_better(gain_N: Float) -> bool:
+    """Whether a mean gain is more than two standard errors."""
+    return bool(gain_N.mean() > SURE * gain_N.std() / np.sqrt(len(gain_N)))
+
+
+def _intercept_and_loss(link_N: Float, outcome_N: Float, family: Family) -> tuple[float, Float]:
+    """What is to be added to the links so that the outcomes' mean is met, and the losses then."""
     none = np.zeros((len(link_N), 0))
     intercept = fit_effects(none, [], outcome_N, None, family, link_N).intercept
-    return intercept, float(family.loss(intercept + link_N, outcome_N).mean())
+    return intercept, family.loss(intercept + link_N, outcome_N)
 
 
 def _slope(
@@ -285,8 +302,7 @@ def _slope(
         sloped_N = sloped.intercept + sloped.weight_F[0] * link_N
         gain_N = family.loss(intercept + link_N, outcome_N) - family.loss(sloped_N, outcome_N)
         better_N[judged_N] = gain_N[judged_N]
-    gain_N = better_N[known_N]
-    if gain_N.mean() <= SURE * gain_N.std() / np.sqrt(len(gain_N)):
+    if not _is_better(better_N[known_N]):
         return 1.0
     return float(
         fit_effects(link_N[known_N, None], [], outcome_N[known_N], None, family).weight_F[0]
