@@ -22,8 +22,10 @@ from longplay.policies.simple import Popular
 from longplay.rewards import AutoSurrogate, DayTwo, MaturedOnly, ProgressiveReward, Reward, compare
 from longplay.rewards import early as early_module
 from longplay.rewards.reward import combine
+from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.showing import paid_once, worth
-from longplay.rewards.showing_fit import _organic_ratio, _single_labels, fit_showing
+from longplay.rewards.showing_fit import _organic_ratio, fit_showing, single_slots
+from longplay.rewards.slot_log import SlotLog
 from longplay.signals import Signal, active_days, days_with, discovery, exposure, user_day
 from longplay.world import World
 
@@ -267,7 +269,7 @@ def test_unknown_users_items_and_histories_are_handled(lake, fitted):
     value = fitted.value(contexts, slates([["i0", "new item"]] * 3), lake)
     assert np.isfinite(value.mean).all()
     prior = fitted.items(pl.Series(["?"]))
-    base = 1 / (1 + np.exp(-fitted.showing.rate_logit_I[-1]))
+    base = 1 / (1 + np.exp(-fitted.showing.entry.intercept))
     assert value.mean[2, 1] == pytest.approx(prior.mean[0] * base, rel=0.5)
     with pytest.raises(DataError, match="equally long"):
         fitted.value(contexts, slates([["i0"], ["i0", "i1"], ["i0"]]), lake)
@@ -434,18 +436,37 @@ def test_the_slots_of_a_creator_sum_to_no_more_than_an_entry_under_the_slate():
 
 def test_slots_that_share_a_creator_do_not_teach_the_chance_of_one_slot():
     # catches: an entry that counts as caused by each of the slots of its creator
-    rows = [("d1", True, 0), ("d1", True, 0), ("d1", True, 1), ("d2", False, 0), ("d2", True, -1)]
-    few = pl.DataFrame(rows, schema=["decision_id", "entered", "key"], orient="row").cast(
-        {"key": pl.Int32}
-    )
-    taught, label = _single_labels(few)
-    assert taught.all()
-    assert label.tolist() == [0.5, 0.5, 1.0, 0.0, 1.0]
-    apart = [(f"e{k}", k % 4 == 0, 2) for k in range(1_000)]
-    more = pl.concat([few, pl.DataFrame(apart, schema=few.schema, orient="row")])
-    taught, label = _single_labels(more)
-    assert taught.tolist() == [False, False, *[True] * 1_003]
-    assert label.sum() == 252
+    def log_of(apart: int) -> SlotLog:
+        """One slate with two slots of creator c0 and one of c1, then slates of one slot of c2."""
+        slates = [["i0", "i1", "i4"], *[["i8"]] * apart]
+        moments = [at(1 + 48 * k) for k in range(len(slates))]
+        lake = Lake.memory()
+        items = {"item_id": ["i0", "i1", "i4", "i8"], "creator_id": ["c0", "c0", "c1", "c2"]}
+        played = {"event_id": ["e0"], "user_id": ["u"], "item_id": ["i1"], "kind": ["play"]}
+        lake.append(
+            "b",
+            items=pl.DataFrame(items).with_columns(added_at=pl.lit(at(-1))),
+            events=pl.DataFrame(played).with_columns(time=pl.lit(at(2))),
+            watermark=at(1e6),
+        )
+        contexts = Contexts.of(["u"] * len(slates), moments, slots=3)
+        log_prob = [[-1.0] * len(slate) for slate in slates]
+        decisions = pl.DataFrame(
+            {
+                "decision_id": [f"d{k:05d}" for k in range(len(slates))],
+                "user_id": ["u"] * len(slates),
+                "time": contexts.frame["time"],
+                "slate": slates,
+                "log_prob": log_prob,
+            }
+        )
+        return SlotLog.of(LakeIndex(lake, "creator"), decisions, 28)
+
+    few = log_of(1)
+    assert single_slots(few, few.possible_N).all()
+    assert few.label_N.tolist() == [0.5, 0.5, 0.0, 0.0]
+    more = log_of(1_000)
+    assert single_slots(more, more.possible_N).tolist() == [False, False, *[True] * 1_001]
 
 
 UNIT = st.floats(0, 1)
@@ -609,7 +630,7 @@ def test_left_truncated_entries_teach_no_outcome_but_their_slots_still_count(
         habit, lake, outcomes, slates
     )  # without these labels P(entry | shown) would be far too low
     assert model.showing is not None
-    assert np.array_equal(model.showing.rate_logit_I, whole.rate_logit_I)
+    assert np.array_equal(model.showing.entry.item_I, whole.entry.item_I)
 
 
 # -- users kept for off-policy estimates -------------------------------------------

@@ -244,6 +244,21 @@ def test_item_vectors_without_a_time_are_known_from_the_end_of_the_log_on(tmp_pa
     assert known_before.items.height == 3
 
 
+def test_items_that_are_described_again_keep_every_arrival(tmp_path: Path) -> None:
+    days = [START, START + timedelta(days=5)]
+    items = pl.DataFrame({"item_id": ["a", "a"], "vector": [[1.0], [2.0]], "ingested_at": days})
+    file = written(items, tmp_path / "items.parquet")
+    source = read_items(file, {name: name for name in items.columns})
+    assert source.items is not None
+    events = pl.DataFrame({"item_id": ["a"], "time": [START - timedelta(days=1)]})
+    lake = Lake.memory()
+    lake.append(
+        "log", items=dated(source.items, events, None), watermark=days[1] + timedelta(days=9)
+    )
+    shown = [lake.before(day + timedelta(days=1)).items["vector"].to_list() for day in days]
+    assert shown == [[[1.0]], [[2.0]]]
+
+
 def read_frame(frame: pl.DataFrame) -> pl.DataFrame:
     empty = pl.lit(None, dtype=pl.Datetime("us", "UTC"))
     return frame.drop("country").with_columns(added_at=empty, ingested_at=empty)

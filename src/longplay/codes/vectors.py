@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -162,18 +165,48 @@ def _pairs(
     return sparse.csr_matrix(counted + counted.T)
 
 
+@dataclass(frozen=True, eq=False)
+class WordSpace:
+    """A space of words, in which items that come later have a place too: TF-IDF, then the largest
+    singular directions of the items that it was made of.
+
+    Attributes:
+        dim: columns of a vector.
+        weighting: the words and their weights; None: the items had no words.
+        direction_WD: the directions.
+    """
+
+    dim: int
+    weighting: TfidfVectorizer | None
+    direction_WD: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, items: pl.DataFrame, index: ItemIndex, dim: int = 16, seed: int = 0) -> Self:
+        """The space of these items' titles, texts and tags."""
+        weighting = TfidfVectorizer(max_features=20_000, sublinear_tf=True)
+        try:
+            counts = weighting.fit_transform(item_text(items, index).to_list())
+        except ValueError:  # no words at all
+            return cls(dim, None, np.zeros((0, dim)))
+        _, _, right = randomized_svd(counts, min(dim, *counts.shape), random_state=seed)
+        direction_WD = np.zeros((counts.shape[1], dim))
+        direction_WD[:, : len(right)] = right.T
+        return cls(dim, weighting, direction_WD)
+
+    def vectors(self, items: pl.DataFrame, index: ItemIndex) -> NDArray[np.float64]:
+        """Unit vectors [I, dim] of items; zero rows without words that the space knows."""
+        if self.weighting is None or not len(index):
+            return np.zeros((len(index), self.dim))
+        counts = self.weighting.transform(item_text(items, index).to_list())
+        return _unit(np.asarray(counts @ self.direction_WD))
+
+
 def text_vectors(
     items: pl.DataFrame, index: ItemIndex, dim: int = 16, seed: int = 0
 ) -> NDArray[np.float64]:
     """Unit vectors [I, dim] of items from title, text and tags (TF-IDF, then truncated SVD); zero
     rows without words."""
-    try:
-        counts = TfidfVectorizer(max_features=20_000, sublinear_tf=True).fit_transform(
-            item_text(items, index).to_list()
-        )
-    except ValueError:  # no words at all
-        return np.zeros((len(index), dim))
-    return _principal(counts, dim, seed)
+    return WordSpace.of(items, index, dim, seed).vectors(items, index)
 
 
 def item_vectors(

@@ -284,10 +284,22 @@ class Contexts:
         """The contexts at these row numbers, in that order; rows may repeat."""
         return Contexts._checked(self.frame[np.asarray(rows)])
 
-    def reading(self, most: int) -> Contexts:
-        """The same contexts with at most the last `most` items of their histories."""
+    def reading(self, most: int, showings: int | None = None) -> Contexts:
+        """The same contexts with at most the last `most` items of their histories.
+
+        Args:
+            most: items of history.
+            showings: also at most so many past showings; null: all of them.
+        """
         recent = [pl.col(name).list.tail(most) for name in ("history", *HISTORY_COLUMNS)]
+        if showings is not None:
+            recent += [pl.col(name).list.tail(showings) for name in ("shown", "shown_time")]
         return Contexts._checked(self.frame.with_columns(recent))
+
+    def without(self, columns: Sequence[str]) -> Contexts:
+        """The same contexts with nothing known in these optional columns."""
+        unknown = [pl.lit(None, dtype=self.frame.schema[name]).alias(name) for name in columns]
+        return Contexts._checked(self.frame.with_columns(unknown))
 
     def with_slots(self, slots: int) -> Contexts:
         """The same contexts with this number of slots (>= 0)."""

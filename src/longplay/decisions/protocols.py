@@ -142,6 +142,21 @@ def reads_users(policy: object) -> bool:
     return isinstance(policy, ReadsUsers) and policy.reads_users
 
 
+def as_read(policy: Policy, contexts: Contexts) -> Contexts:
+    """The contexts with no more of their users than a policy reads: its length of history, its number
+    of past showings, and what the service knows of users only where it says that it reads that.
+
+    A caller that makes contexts for several policies at once hands each its part.
+    """
+    showings = showings_of(policy)
+    hidden = []
+    if showings == 0:
+        hidden += ["shown", "shown_time"]
+    if not reads_users(policy):
+        hidden += ["user_vector", "user_attributes"]
+    return contexts.reading(policy.history, showings).without(hidden)
+
+
 def slots_of(policy: object) -> int:
     """Number of slots to ask a policy for: what it states, else `DEFAULT_SLOTS`."""
     return policy.slate if isinstance(policy, Slated) else DEFAULT_SLOTS

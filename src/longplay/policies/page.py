@@ -15,6 +15,7 @@ from longplay.decisions import (
     Contexts,
     Decisions,
     Policy,
+    as_read,
     check_one_each,
     reads_users,
     rules_of,
@@ -206,5 +207,5 @@ class Page:
 
 
 def _with_slots(contexts: Contexts, slots: int, policy: Policy) -> Contexts:
-    """The same contexts with so many slots, and no longer history than the policy reads."""
-    return contexts.reading(policy.history).with_slots(slots)
+    """The same contexts with so many slots, and no more of their users than the policy reads."""
+    return as_read(policy, contexts).with_slots(slots)

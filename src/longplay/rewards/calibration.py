@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,6 @@ from longplay.errors import ConfigError, NotEstimable
 from longplay.estimate import clustered_mean
 from longplay.progress import Progress, reporting
 from longplay.rewards.early import EarlyModel, EarlyReward, certain_entries
-from longplay.rewards.showing_fit import user_buckets
 from longplay.signals.outcomes.in_memory import Outcomes
 
 ENOUGH_ITEMS = 10
@@ -308,3 +308,14 @@ def _buckets(ids: pl.Series, buckets: int, seed: int) -> NDArray[np.int64]:
         if len(ids)
         else np.zeros(0, dtype=np.int64)
     )
+
+
+def user_buckets(user_ids: pl.Series, buckets: int, seed: int = 0) -> dict[str, int]:
+    """Bucket 0..buckets-1 of every distinct user by a keyed hash: the same in every process and
+    library version."""
+    key = str(seed).encode()
+    return {
+        user: int.from_bytes(hashlib.blake2b(user.encode(), digest_size=8, key=key).digest(), "big")
+        % buckets
+        for user in user_ids.unique()
+    }

@@ -20,6 +20,7 @@ from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.storage import MemoryStore
 from longplay.progress import Progress, reporting
+from longplay.rewards.entry_fit import check_known
 from longplay.rewards.showing import LakeView, Showing, worth
 from longplay.rewards.showing_fit import fit_showing
 from longplay.signals.declare.checks import described
@@ -158,6 +159,8 @@ class EarlyModel(ABC):
             estimates score these users, and what rewards a policy must not know their outcomes.
         learnt: which entries the prior was learnt from, and whether truncated ones had to be; null
             before `fit`.
+        knows: what the service knows and the model may read: "users" and "items", whose vectors are
+            in the lake's tables. Default: nothing, so the log alone.
         name: what reports call it.
     """
 
@@ -166,6 +169,7 @@ class EarlyModel(ABC):
     showing: Showing | None = field(default=None, repr=False)
     spares: bool = False
     learnt: Learnt | None = None
+    knows: tuple[str, ...] = ()
     _catalogue: dict[int, tuple[object, Float, Float, Float]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -177,6 +181,7 @@ class EarlyModel(ABC):
             raise ConfigError(
                 f"{self.name}: signal={described(self.signal)} given, expected a Signal"
             )
+        check_known(self.knows)
 
     @abstractmethod
     def _learn(self, outcomes: Outcomes) -> ItemBeliefs:
@@ -242,7 +247,9 @@ class EarlyModel(ABC):
                 f"no past to learn from; wait until {self.signal.window[1] + 1} days after the "
                 "first entries, or shorten the window"
             )
-        showing = None if lake is None else fit_showing(self.signal, lake, outcomes, decisions)
+        showing = None
+        if lake is not None:
+            showing = fit_showing(self.signal, lake, outcomes, decisions, self.knows)
         tell(1, 3)
         standing = self._learn(certain.where(usable_N))
         tell(2, 3)
@@ -377,6 +384,35 @@ class EarlyModel(ABC):
             self.signal.label,
         )
 
+    def item_value(self, contexts: Contexts, items: pl.Series, lake: Lake) -> Belief:
+        """The value of showing each item alone in the first slot, [N, I]: for rankers, which look at
+        the whole catalogue at every visit.
+
+        Args:
+            contexts: N of them.
+            items: I item ids.
+            lake: where familiarity, earlier showings and tastes are looked up, strictly before each
+                context's time.
+
+        Raises:
+            ConfigError: the signal's entries are about users.
+        """
+        showing = self._shown()
+        view = showing.view(lake)
+        row_I = view.index.items.rows(items)
+        chance_NI, gain_NI = showing.catalogue_gain(contexts, view, row_I)
+        row_NI = np.broadcast_to(row_I, chance_NI.shape)
+        mean_NI, std_NI, spread_NI = self._given_entry(contexts, row_NI, view, lake)
+        return worth(
+            gain_NI,
+            chance_NI,
+            mean_NI,
+            std_NI,
+            spread_NI,
+            most_possible(self.signal),
+            self.signal.label,
+        )
+
     def _given_entry(
         self, contexts: Contexts, row_NS: Int, view: LakeView, lake: Lake
     ) -> tuple[Float, Float, Float]:
@@ -389,14 +425,17 @@ class EarlyModel(ABC):
             view: look-ups of the lake.
             lake: what is known at the contexts' times.
         """
+        mean_I, std_I, spread_I = self._by_item(view)
+        return mean_I[row_NS], std_I[row_NS], spread_I[row_NS]
+
+    def _by_item(self, view: LakeView) -> tuple[Float, Float, Float]:
+        """Beliefs about an entry through each of the lake's items, and last through unknown ones."""
         beliefs = self._catalogue.get(id(view))
         if beliefs is None:  # kept with the view, so that its id is not used again
-            # last, at row -1: unknown items
             belief = self.items(view.index.key_ids_I.extend_constant(None, 1))
             self._catalogue.clear()
             beliefs = self._catalogue[id(view)] = (view, belief.mean, belief.std, belief.spread)
-        _, mean_I, std_I, spread_I = beliefs
-        return mean_I[row_NS], std_I[row_NS], spread_I[row_NS]
+        return beliefs[1:]
 
     def _finish(
         self, mean_N: Float, std_N: Float, noise_N: Float, age: int, keys: pl.DataFrame

@@ -50,6 +50,7 @@ class Effects:
         effect_L: of each group, the levels' effects.
         variance: of each group, of effects around their mean.
         mean_L: of each group, what the effects are shrunk to.
+        content_C: of each group, what a unit of content adds to that mean.
         posterior_L: of each group, the variance of each effect given the slots.
     """
 
@@ -58,6 +59,7 @@ class Effects:
     effect_L: list[Float]
     variance: list[float]
     mean_L: list[Float]
+    content_C: list[Float]
     posterior_L: list[Float]
 
 
@@ -84,14 +86,17 @@ def fit_effects(
     offset_N = np.zeros(len(y_N)) if offset_N is None else offset_N
     scale_F = np.maximum(x_NF.std(axis=0), 1e-9)
     z_NF = (x_NF - x_NF.mean(axis=0)) / scale_F
-    base = np.average(y_N, weights=weight_N)
-    usual = np.average(family.mean(offset_N), weights=weight_N)
-    intercept = float(family.link(base) - family.link(usual))
+    base = np.array([weight_N @ y_N, weight_N @ family.mean(offset_N)]) / weight_N.sum()
+    intercept = float(np.subtract(*family.link(base)))
     weight_F = np.zeros(x_NF.shape[1])
     effect = [np.zeros(group.levels) for group in groups]
     mean = [np.zeros(group.levels) for group in groups]
     variance = [group.variance for group in groups]
     posterior = [np.zeros(group.levels) for group in groups]
+    content = [
+        np.zeros(0) if group.content_LC is None else np.zeros(group.content_LC.shape[1])
+        for group in groups
+    ]
     for _ in range(ROUNDS):
         intercept, weight_F, effect, expected_N = _most_probable(
             z_NF,
@@ -108,15 +113,14 @@ def fit_effects(
         )
         information_N = weight_N * family.variance(expected_N)
         for g, group in enumerate(groups):
-            information_L = np.bincount(
-                group.level_N, weights=information_N, minlength=group.levels
-            )
+            information_L = _sums(group, information_N)
             posterior_L = 1.0 / (information_L + 1.0 / variance[g])
             posterior[g] = posterior_L
             if group.content_LC is not None:
-                mean[g] = _content_means(
-                    effect[g], posterior_L, variance[g], information_L, group.content_LC
+                content[g] = _content_weights(
+                    effect[g], variance[g], information_L, group.content_LC
                 )
+                mean[g] = group.content_LC @ content[g]
             seen = information_L > 0
             spread = (effect[g] - mean[g])[seen] ** 2 + posterior_L[seen]
             variance[g] = max(float(spread.mean()) if seen.any() else 0.0, LEAST_VARIANCE)
@@ -125,22 +129,24 @@ def fit_effects(
         effect[g] = np.where(information_L > 0, effect[g], mean[g])
     raw_F = weight_F / scale_F
     intercept = float(intercept - raw_F @ x_NF.mean(axis=0))
-    return Effects(intercept, raw_F, effect, variance, mean, posterior)
+    return Effects(intercept, raw_F, effect, variance, mean, content, posterior)
 
 
-def _content_means(
-    effect_L: Float, posterior_L: Float, variance: float, information_L: Float, content_LC: Float
+def _sums(group: Group, amount_N: Float) -> Float:
+    """Sum of the amounts of each level's slots, [L]."""
+    sums_L = np.bincount(group.level_N, weights=amount_N, minlength=group.levels)
+    return sums_L.astype(np.float64)
+
+
+def _content_weights(
+    effect_L: Float, variance: float, information_L: Float, content_LC: Float
 ) -> Float:
-    """What content says of the effects: a ridge regression of the effects on content, [L].
-
-    An effect shrunk to 0 is too small by the factor variance x information / (1 + ...), so levels count
-    by their information.
-    """
-    reliability_L = information_L * variance / (1.0 + information_L * variance)
-    gram = (content_LC * reliability_L[:, None]).T @ content_LC + CONTENT_RIDGE * np.eye(
-        content_LC.shape[1]
-    )
-    return content_LC @ np.linalg.solve(gram, (content_LC * reliability_L[:, None]).T @ effect_L)
+    """A ridge regression of effects on content, [C]. An effect is shrunk by variance x information
+    / (1 + variance x information), so levels count by that share."""
+    share_L = information_L * variance / (1.0 + information_L * variance)
+    weighted = content_LC * share_L[:, None]
+    gram = weighted.T @ content_LC + CONTENT_RIDGE * np.eye(content_LC.shape[1])
+    return np.asarray(np.linalg.solve(gram, weighted.T @ effect_L), dtype=float)
 
 
 def _most_probable(

@@ -108,6 +108,19 @@ class LakeIndex:
         has_touch_N = is_pair_N & (last_N >= 0) & (self._touch_code[last_N] // self.base == at_N)
         return np.where(has_touch_N, self._touch_time[last_N], NEVER)
 
+    def touched(self, user_N: Int, key_N: Int, from_N: Int, until_N: Int) -> NDArray[np.bool_]:
+        """Whether the user touched the key between two times (microseconds), both included."""
+        if not len(self._touch_code):
+            return np.zeros(len(user_N), dtype=bool)
+        pair_N = user_N * max(len(self.keys), 1) + key_N
+        at_N = np.minimum(np.searchsorted(self.pairs, pair_N), len(self.pairs) - 1)
+        is_pair_N = (user_N >= 0) & (key_N >= 0) & (self.pairs[at_N] == pair_N)
+        rank_N = np.searchsorted(self.moments, from_N)
+        first_N = np.searchsorted(self._touch_code, at_N * self.base + rank_N)
+        end_N = np.searchsorted(self.moments, until_N, side="right")
+        stop_N = np.searchsorted(self._touch_code, at_N * self.base + end_N)
+        return is_pair_N & (stop_N > first_N)
+
     def familiar(
         self, user_N: Int, key_N: Int, time_N: Int, novel_for: int | None
     ) -> NDArray[np.bool_]:

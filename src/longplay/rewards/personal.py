@@ -11,7 +11,6 @@ import polars as pl
 from longplay.arrays import Float, Int
 from longplay.belief import Belief
 from longplay.decisions import Contexts, Decisions
-from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
 from longplay.rewards.early import certain_entries, decided
 from longplay.rewards.particulars import Entries, Particulars, Pasts
@@ -20,7 +19,6 @@ from longplay.rewards.progressive import ProgressiveReward
 from longplay.rewards.showing import LakeView
 from longplay.signals.outcomes.in_memory import Outcomes, slates_of
 
-KNOWS = ("items",)
 EVER = np.iinfo(np.int64).max
 
 
@@ -36,23 +34,13 @@ class PersonalReward(ProgressiveReward):
 
     Attributes:
         signal: what is believed in.
-        knows: "items" where vectors of items are read, besides their titles, texts and tags.
         particulars: what was learnt of items and users; null before `fit`.
     """
 
-    knows: tuple[str, ...] = ()
     particulars: Particulars | None = field(default=None, repr=False)
     _pasts: dict[object, Pasts] = field(default_factory=dict, init=False, repr=False)
 
     name: ClassVar[str] = "personal"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        unknown = [word for word in self.knows if word not in KNOWS]
-        if isinstance(self.knows, str) or unknown:
-            raise ConfigError(
-                f"{self.name}: knows={self.knows!r} given, expected a tuple of {', '.join(KNOWS)}"
-            )
 
     def _with_particulars(
         self,

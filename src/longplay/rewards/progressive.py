@@ -4,12 +4,12 @@ itself."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
 
-from longplay.arrays import Float, Int
+from longplay.arrays import Float, Int, dense
 from longplay.chance import keyed_uniform
 from longplay.index import ItemIndex
 from longplay.rewards.curves import Curves, ages_of
@@ -266,8 +266,3 @@ def _trace(outcomes: Outcomes, observed_N: Int) -> sparse.csr_matrix:
         (np.concatenate([amount, np.ones(len(positive))]), (row, day)),
         shape=(len(outcomes), signal.days + 1),
     )
-
-
-def dense(matrix: Any) -> Float:
-    """A sparse matrix as a plain array of floats."""
-    return np.asarray(matrix.toarray(), dtype=float)

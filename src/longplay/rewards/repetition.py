@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import polars as pl
+from scipy import sparse
 
-from longplay.arrays import Float, Int
+from longplay.arrays import Float, Int, dense
 from longplay.decisions import Contexts
 from longplay.index import ItemIndex, distinct_keys, ranges
 from longplay.lake.daily import DAY_US
@@ -96,6 +96,25 @@ class Past:
         age_P = (time_N[owner_P] - times.drop_nulls().dt.epoch("us").to_numpy()) / DAY_US
         return cls(len(contexts), owner_P, item_P, age_P)
 
+    def counts(self, days: float, group_I: Int, groups: int) -> Float:
+        """Showings of each group of items, each halved every so many days, [M, G].
+
+        Args:
+            days: half-life.
+            group_I: group of each item; last: of unknown ones.
+            groups: G.
+        """
+        weight_P = 0.5 ** (self.age_P / days)
+        cells = (weight_P, (self.owner_P, group_I[self.item_P]))
+        counted = sparse.csr_matrix(cells, shape=(self.moments, groups), dtype=np.float64)
+        return dense(counted)
+
+    def page(self, days: float) -> Float:
+        """Showings of anything, each halved every so many days, [M]."""
+        weight_P = 0.5 ** (self.age_P / days)
+        page_M = np.bincount(self.owner_P, weights=weight_P, minlength=self.moments)
+        return page_M.astype(np.float64)
+
     def features(self, owner_N: Int, item_N: Int, key_I: Int) -> Float:
         """How recent showings stand at slots, [N, F] in the order of `FEATURES`: showings of the item,
         of its creator and of anything, each halved by every half-life that has passed since.
@@ -121,10 +140,7 @@ class Past:
             weight_P = 0.5 ** (self.age_P / days)
             columns.append(by_key.at(slot_key, np.where(key_P >= 0, weight_P, 0.0)))
         for days in HALF_LIVES:
-            page_M = np.bincount(
-                self.owner_P, weights=0.5 ** (self.age_P / days), minlength=self.moments
-            )
-            columns.append(page_M[owner_N])
+            columns.append(self.page(days)[owner_N])
         return np.column_stack(columns)
 
 

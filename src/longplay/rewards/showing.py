@@ -2,9 +2,9 @@
 
 Value = P(entry within a day | shown) E[Y | entry] - P(entry within a day | not shown) rho E[Y |
 entry]: the same day in both, so a merely delayed organic discovery counts for nothing.
-P(entry | shown) is a logistic regression on the log's slots, P(entry | not shown) the organic
-discovery rate of that creator or item per active user-day at risk, and rho the ratio of what
-organic entries come to, to what recommended ones do.
+P(entry | shown) is `rewards.entry_chance`, P(entry | not shown) the organic discovery rate of that
+creator or item per active user-day at risk, and rho the ratio of what organic entries come to, to
+what recommended ones do.
 
 A creator can be discovered once. In a slate, a slot is paid for the chance that it causes the entry
 and no slot of the same creator above it did; what would have happened anyway is taken off once. So
@@ -18,38 +18,44 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
-from scipy import sparse, special
 
-from longplay.arrays import Float, Int
+from longplay.arrays import Bool, Float, Int
 from longplay.belief import Belief
 from longplay.decisions import Contexts
 from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
+from longplay.rewards.entry_chance import (
+    EntryChance,
+    ItemFacts,
+    TasteLog,
+    slot_features,
+    taste_log,
+)
 from longplay.rewards.familiar import LakeIndex
+from longplay.rewards.repetition import Past, Showings
+from longplay.rewards.slot_log import SlotLog
 from longplay.signals.outcomes.once import left_by_slots_above
 from longplay.signals.signal import Signal
-
-HISTORY = 60  # items of history that make a user's taste
-DIMS = 16  # of an item vector
-FEATURES = ("position", "item_rate", "affinity", "no_history", "popularity")
 
 
 @dataclass(frozen=True, eq=False)
 class LakeView:
-    """A lake's look-ups, and where its items and keys stand in a fitted model.
+    """A lake as the fitted model sees it.
 
     Attributes:
-        index: the look-ups.
-        item_row_I: row in the model of each item of the lake, -1 for items that the model does not
-            know; the last is -1, for items that the lake does not know.
-        key_row_K: the same of creators or items that entries are about.
+        index: look-ups of who touched what.
+        key_row_K: row in the model of each creator (or item) that entries are about, and last -1.
+        facts: what the model says of the lake's items.
+        showings: what was shown to whom; None where the model has no use for it.
+        tastes: the slots that users' tastes are read from.
     """
 
     index: LakeIndex
-    item_row_I: Int
     key_row_K: Int
+    facts: ItemFacts | None = None
+    showings: Showings | None = None
+    tastes: TasteLog | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +68,10 @@ class Showing:
             for the unfamiliar, and the value says what goes with a discovery, not what showing
             causes.
         rho: mean outcome of organic entries over that of recommended ones, same keys.
-        slots: slots the entry model was fitted on.
-        items: items the model knows, by row.
+        slots: slots that the chance of an entry was fitted on.
+        surface: whose slots these are.
         keys: creators or items the entries are about, by row.
-        weights_F: of the entry model's features.
-        intercept: of the entry model, logit.
-        range_2F: least and most of each feature in training; values beyond are cut.
-        rate_logit_I: how often an item leads to an entry where it is shown, logit.
-        popularity_I: log of 1 plus the users who touched the item.
-        vector_IR: item vectors, for how near an item is to a history.
+        entry: the chance of an entry where something is shown; None for an association.
         organic_K: chance of an entry within a day without showing.
     """
 
@@ -78,28 +79,31 @@ class Showing:
     association: bool
     rho: float = 1.0
     slots: int = 0
-    items: ItemIndex = field(default_factory=lambda: ItemIndex([]), repr=False)
+    surface: str | None = None
     keys: ItemIndex = field(default_factory=lambda: ItemIndex([]), repr=False)
-    weights_F: Float = field(default_factory=lambda: np.zeros(len(FEATURES)))
-    intercept: float = 0.0
-    range_2F: Float = field(default_factory=lambda: np.array([[-np.inf], [np.inf]]), repr=False)
-    rate_logit_I: Float = field(default_factory=lambda: np.zeros(1), repr=False)
-    popularity_I: Float = field(default_factory=lambda: np.zeros(1), repr=False)
-    vector_IR: Float = field(default_factory=lambda: np.zeros((1, DIMS)), repr=False)
+    entry: EntryChance | None = None
     organic_K: Float = field(default_factory=lambda: np.zeros(1), repr=False)
     _views: dict[object, LakeView] = field(default_factory=dict, init=False, repr=False)
 
     def view(self, lake: Lake) -> LakeView:
-        """The lake's look-ups, built once per view of the lake; the last two are kept."""
+        """The lake as the model sees it, built once per view of the lake; the last two are kept."""
         key = lake.key
         if key not in self._views:
             while len(self._views) > 1:
                 self._views.pop(next(iter(self._views)))
-            index = LakeIndex(lake, self.signal.entry.of)
-            item_row_I = np.append(self.items.rows(index.items.ids), -1)
-            key_row_K = np.append(self.keys.rows(index.keys.ids), -1)
-            self._views[key] = LakeView(index, item_row_I, key_row_K)
+            self._views[key] = self._view(lake)
         return self._views[key]
+
+    def _view(self, lake: Lake) -> LakeView:
+        index = LakeIndex(lake, self.signal.entry.of)
+        key_row_K = np.append(self.keys.rows(index.keys.ids), -1)
+        if self.entry is None:
+            return LakeView(index, key_row_K)
+        facts = self.entry.facts(lake, index)
+        decisions = lake.decisions.filter(pl.col("surface") == self.surface)
+        slots = SlotLog.of(index, decisions, self.signal.entry.novel_for)
+        showings = Showings.of(slots.user_N, slots.time_N, slots.item_N)
+        return LakeView(index, key_row_K, facts, showings, taste_log(self.entry, slots, facts))
 
     def gain(
         self, contexts: Contexts, slates: pl.Series, view: LakeView
@@ -117,8 +121,73 @@ class Showing:
             DataError: slates of different lengths, or not one per context.
             ConfigError: the signal's entries are about users.
         """
-        entry = self.signal.entry
+        self._check_entry()
         index = view.index
+        lengths = slates.list.len().unique().to_list()
+        if len(slates) != len(contexts) or len(lengths) > 1:
+            raise DataError(
+                f"value: {len(slates)} slates of lengths {lengths} for {len(contexts)} contexts; "
+                "expected one slate per context, equally long"
+            )
+        slots = int(lengths[0]) if lengths else 0
+        row_N = index.slots(slates) if slots else np.zeros(0, dtype=np.int64)
+        row_NS = row_N.reshape(len(slates), slots)
+        if self.signal.entry.is_slot:
+            return row_NS, np.ones(row_NS.shape), np.ones(row_NS.shape)
+        owner_N = np.repeat(np.arange(len(slates)), slots)
+        key_N = np.append(index.key_row_I, -1)[row_N]
+        impossible_N = self._familiar(contexts, owner_N, key_N, index) | (
+            (row_N >= 0) & (key_N < 0)
+        )
+        key_NS = key_N.reshape(row_NS.shape)
+        impossible_NS = impossible_N.reshape(row_NS.shape)
+        if self.entry is None or view.facts is None:
+            possible_NS = np.where(impossible_NS, 0.0, 1.0)
+            return row_NS, *paid_once(key_NS, possible_NS, np.zeros(row_NS.shape), rho=1.0)
+        past, taste_MR = self._visits(contexts, view)
+        position_N = np.tile(np.arange(slots), len(slates))
+        features_NF = slot_features(past, owner_N, row_N, position_N, view.facts.key_I)
+        usual_N = self.entry.usual(features_NF, row_N, view.facts)
+        shown_N = self.entry.chance(usual_N, taste_MR[owner_N], view.facts.x_IR[row_N])
+        not_shown_N = self.organic_K[view.key_row_K[key_N]]
+        shown_NS = np.where(impossible_NS, 0.0, shown_N.reshape(row_NS.shape))
+        not_shown_NS = np.where(impossible_NS, 0.0, not_shown_N.reshape(row_NS.shape))
+        return row_NS, *paid_once(key_NS, shown_NS, not_shown_NS, self.rho)
+
+    def catalogue_gain(self, contexts: Contexts, view: LakeView, row_I: Int) -> tuple[Float, Float]:
+        """The chance and the factor of `gain` of items that are each alone in the first slot, both
+        [N, I].
+
+        Args:
+            contexts: N of them.
+            view: of the lake.
+            row_I: catalogue rows, -1 unknown.
+        """
+        self._check_entry()
+        index = view.index
+        shape = (len(contexts), len(row_I))
+        if self.signal.entry.is_slot:
+            return np.ones(shape), np.ones(shape)
+        keys = len(index.keys)
+        owner_N = np.repeat(np.arange(len(contexts)), keys)
+        key_N = np.tile(np.arange(keys), len(contexts))
+        familiar_NK = np.zeros(
+            (len(contexts), keys + 1), dtype=bool
+        )  # last: unknown, never familiar
+        familiar_NK[:, :-1] = self._familiar(contexts, owner_N, key_N, index).reshape(-1, keys)
+        key_I = np.append(index.key_row_I, -1)[row_I]
+        impossible_NI = familiar_NK[:, key_I] | ((key_I < 0) & (row_I >= 0))
+        if self.entry is None or view.facts is None:
+            possible_NI = np.where(impossible_NI, 0.0, 1.0)
+            return possible_NI, possible_NI
+        past, taste_MR = self._visits(contexts, view)
+        shown_NI = self.entry.catalogue_chance(past, taste_MR, view.facts)[:, row_I]
+        shown_NI = np.where(impossible_NI, 0.0, shown_NI)
+        not_shown_I = self.organic_K[view.key_row_K[key_I]]
+        return shown_NI, np.where(impossible_NI, 0.0, shown_NI - self.rho * not_shown_I)
+
+    def _check_entry(self) -> None:
+        entry = self.signal.entry
         if entry.of is None or entry.is_event:
             about = (
                 "events, of which showing is one cause among others"
@@ -129,107 +198,62 @@ class Showing:
                 f"{self.signal.name}: entries of kind {entry.kind} are {about}; value() needs "
                 "discovery or exposure"
             )
-        lengths = slates.list.len().unique().to_list()
-        if len(slates) != len(contexts) or len(lengths) > 1:
-            raise DataError(
-                f"value: {len(slates)} slates of lengths {lengths} for {len(contexts)} contexts; "
-                "expected one slate per context, equally long"
-            )
-        slots = int(lengths[0]) if lengths else 0
-        row_N = index.slots(slates) if slots else np.zeros(0, dtype=np.int64)
-        row_NS = row_N.reshape(len(slates), slots)
-        if entry.is_slot:
-            return row_NS, np.ones(row_NS.shape), np.ones(row_NS.shape)
+
+    def _familiar(self, contexts: Contexts, owner_N: Int, key_N: Int, index: LakeIndex) -> Bool:
+        """Whether an entry is impossible, because the user touched the creator before, [N]: in the
+        lake, or in the history that the context carries."""
+        novel_for = self.signal.entry.novel_for
         frame = contexts.frame
-        user_N = index.users(frame["user_id"])
-        time_N = frame["time"].dt.epoch("us").to_numpy()
-        owner_N = np.repeat(np.arange(len(slates)), slots)
-        key_N = np.append(index.key_row_I, -1)[row_N]
-        familiar_N = index.familiar(user_N[owner_N], key_N, time_N[owner_N], entry.novel_for)
-        without_creator_N = (row_N >= 0) & (key_N < 0)
-        key_NS = key_N.reshape(row_NS.shape)
-        impossible_NS = (familiar_N | without_creator_N).reshape(row_NS.shape)
-        if self.association:
-            possible_NS = np.where(impossible_NS, 0.0, 1.0)
-            return row_NS, *paid_once(key_NS, possible_NS, np.zeros(row_NS.shape), rho=1.0)
-        taste_NR, empty_N = self.taste(frame["history"], user_N, time_N, view)
-        shown_N = self._entry_chance(
-            view.item_row_I[row_N],
-            np.tile(np.arange(slots), len(slates)),
-            taste_NR[owner_N],
-            empty_N[owner_N],
-        )
-        not_shown_N = self.organic_K[view.key_row_K[key_N]]
-        shown_NS = np.where(impossible_NS, 0.0, shown_N.reshape(row_NS.shape))
-        not_shown_NS = np.where(impossible_NS, 0.0, not_shown_N.reshape(row_NS.shape))
-        return row_NS, *paid_once(key_NS, shown_NS, not_shown_NS, self.rho)
+        user_M = index.users(frame["user_id"])
+        time_M = frame["time"].dt.epoch("us").to_numpy()
+        familiar_N = index.familiar(user_M[owner_N], key_N, time_M[owner_N], novel_for)
+        return familiar_N | in_history(contexts, owner_N, key_N, index, novel_for)
 
-    def taste(
-        self, history: pl.Series, user_N: Int, time_N: Int, view: LakeView
-    ) -> tuple[Float, NDArray[np.bool_]]:
-        """Mean item vector of each context's history [N, R], and whether there is none [N].
-
-        The history is that of the context. A policy that looks at no history logs none; then it is
-        the user's last events in the lake before the context.
-        """
-        count_NI = view.index.histories(history, HISTORY)
-        has_history_N = np.diff(count_NI.indptr) > 0
-        if not has_history_N.all():
-            rest = np.flatnonzero(~has_history_N)
-            select = sparse.csr_matrix(
-                (np.ones(len(rest)), (rest, np.arange(len(rest)))),
-                shape=(len(has_history_N), len(rest)),
-            )
-            count_NI = (
-                count_NI + select @ view.index.recent(user_N[rest], time_N[rest], HISTORY)
-            ).tocsr()
-        size_N = np.asarray(count_NI.sum(axis=1)).ravel()
-        sum_NR = np.asarray(count_NI @ self.vector_IR[view.item_row_I[:-1]])
-        return sum_NR / np.maximum(size_N, 1)[:, None], size_N == 0
-
-    def _entry_chance(
-        self, item_N: Int, position_N: Int, taste_NR: Float, empty_N: NDArray[np.bool_]
-    ) -> Float:
-        features_NF = features(
-            item_N,
-            position_N,
-            taste_NR,
-            empty_N,
-            self.rate_logit_I[item_N],
-            self.popularity_I,
-            self.vector_IR,
-        )
-        # cut to the range of training: no extrapolation to items unlike all that were shown
-        features_NF = np.clip(features_NF, *self.range_2F)
-        return special.expit(features_NF @ self.weights_F + self.intercept)
+    def _visits(self, contexts: Contexts, view: LakeView) -> tuple[Past, Float]:
+        """What was shown before each context, and the taste of its user."""
+        assert self.entry is not None
+        assert view.facts is not None
+        assert view.showings is not None
+        assert view.tastes is not None
+        frame = contexts.frame
+        time_M = frame["time"].dt.epoch("us").to_numpy()
+        user_M = view.tastes.users.rows(frame["user_id"])
+        past = Past.of_contexts(contexts, view.index.items)
+        if past is None:
+            past = view.showings.before(user_M, time_M)
+        vectors = self.entry.user_vectors(contexts, view.index.lake)
+        return past, view.tastes.taste(self.entry, view.facts, user_M, time_M, vectors)
 
 
-def features(
-    item_N: Int,
-    position_N: Int,
-    taste_NR: Float,
-    empty_N: NDArray[np.bool_],
-    rate_logit_N: Float,
-    popularity_I: Float,
-    vector_IR: Float,
-) -> Float:
-    """The entry model's features [N, F], in the order of FEATURES.
+def in_history(
+    contexts: Contexts, owner_N: Int, key_N: Int, index: LakeIndex, novel_for: int | None
+) -> Bool:
+    """Whether the history of the slot's context holds its creator, within `novel_for` days (null: at
+    any time), [N].
 
-    log(1 + slot), log-odds of the item's entry rate, cosine of taste and item, no history (0 or 1),
-    log(1 + users).
+    Only histories that say when things happened count: a lake knows the rest.
+
+    Args:
+        contexts: M of them.
+        owner_N: context of each slot.
+        key_N: creator of each slot, -1 unknown.
+        index: the lake's items and creators.
+        novel_for: days without a touch after which a creator is new again.
     """
-    vector_NR = vector_IR[item_N]
-    norm_N = np.linalg.norm(vector_NR, axis=1) * np.linalg.norm(taste_NR, axis=1)
-    affinity_N = np.einsum("nr,nr->n", vector_NR, taste_NR) / np.maximum(norm_N, 1e-12)
-    return np.column_stack(
-        [
-            np.log1p(position_N),
-            rate_logit_N,
-            affinity_N,
-            empty_N.astype(float),
-            popularity_I[item_N],
-        ]
-    )
+    frame = contexts.frame
+    lists = frame.select("history", "history_time", "time").with_row_index("moment")
+    lists = lists.filter(pl.col("history_time").list.len() == pl.col("history").list.len())
+    lists = lists.filter(pl.col("history").list.len() > 0)
+    if lists.is_empty():
+        return np.zeros(len(owner_N), dtype=bool)
+    heard = lists.explode("history", "history_time")
+    days = (pl.col("time").dt.date() - pl.col("history_time").dt.date()).dt.total_days()
+    if novel_for is not None:
+        heard = heard.filter(days <= novel_for)
+    key_P = np.append(index.key_row_I, -1)[index.items.rows(heard["history"])]
+    base = len(index.keys) + 1
+    heard_codes = heard["moment"].to_numpy().astype(np.int64)[key_P >= 0] * base + key_P[key_P >= 0]
+    return np.isin(owner_N * base + key_N, heard_codes) & (key_N >= 0)
 
 
 def paid_once(key_NS: Int, shown_NS: Float, not_shown_NS: Float, rho: float) -> tuple[Float, Float]:

@@ -4,17 +4,22 @@ properties."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 from scipy.special import expit, logit
 
 from longplay.arrays import Float, Int
+from longplay.frames import as_lists
 from longplay.index import ItemIndex
+from longplay.lake.schema import VECTOR
+from longplay.world.factors import known_factors, standardised
+from longplay.world.luck import Stream
 from longplay.world.parameters import WorldConfig
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+ANNOUNCED = timedelta(hours=1)  # before the midnight of its first day, the service hears of an item
 
 _GENRES = (
     "folk",
@@ -291,8 +296,11 @@ def make_catalogue(items: int, seed: int, config: WorldConfig) -> Catalogue:
     late_I[creator_I == 0] = False  # so that the catalogue is never empty
     release_I = np.where(late_I, rng.integers(0, config.new_days, items), AT_ONCE)
     loop_z_I = rng.normal(size=items)
+    z_ID = standardised(taste_ID, taste_ID)
     return Catalogue(
-        frame=_items_frame(ids, creators, names, creator_I, genre_C, release_I, rng),
+        frame=_items_frame(ids, creators, names, creator_I, genre_C, release_I, rng).with_columns(
+            vectors(known_factors(z_ID, Stream.ITEM_FACTOR, seed, config))
+        ),
         index=ItemIndex(ids),
         creators=creators,
         names=names,
@@ -332,7 +340,7 @@ def _items_frame(
     mood_I = rng.integers(len(_MOODS), size=len(ids))
     noun_I = rng.integers(len(_THINGS), size=len(ids))
     # announced the evening before: what can be shown on a day is in the catalogue at its midnight
-    added = START + pl.duration(days=pl.lit(pl.Series(release_I))) - pl.duration(hours=1)
+    added = START + pl.duration(days=pl.lit(pl.Series(release_I))) - ANNOUNCED
     return pl.DataFrame(
         {
             "item_id": ids,
@@ -353,6 +361,14 @@ def _items_frame(
         pl.lit(True).alias("available"),
         added.cast(pl.Datetime("us", "UTC")).alias("ingested_at"),
     )
+
+
+def vectors(factor_RK: Float) -> pl.Series:
+    """Rows of factors as the column `vector` of the lake; null where there are no factors."""
+    if factor_RK.shape[1] == 0:
+        return pl.Series("vector", [None], dtype=VECTOR).new_from_index(0, len(factor_RK))
+    offsets = np.arange(len(factor_RK) + 1) * factor_RK.shape[1]
+    return as_lists("vector", pl.Series(factor_RK.ravel()), offsets)
 
 
 def _ids(letter: str, n: int, width: int) -> pl.Series:

@@ -1,10 +1,9 @@
-"""What a day leaves in the log, and the plays that later days look back on."""
+"""What a day leaves in the log: its events, and its plays as small numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
 
 import numpy as np
 import polars as pl
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from longplay.arrays import Float, Int
-from longplay.index import ranges
 from longplay.lake.daily import DAY_US
 from longplay.lake.schema import TIME, conform, empty
 from longplay.world.catalogue import LENGTH_S, START, Catalogue, Market
@@ -376,64 +374,6 @@ class DayPlays:
             self.second_P[place],
             self.how_P[place],
         )
-
-
-class Recent:
-    """The last items that each user played, as a ring buffer. It is the only object of a run that
-    changes in place."""
-
-    def __init__(self, users: int, length: int) -> None:
-        self.item_UH = np.zeros((users, length), dtype=np.int32)
-        self.second_UH = np.zeros((users, length), dtype=np.int64)  # since the world began
-        self.how_UH = np.zeros((users, length), dtype=np.uint8)
-        self.count_U = np.zeros(users, dtype=np.int64)
-
-    @classmethod
-    def of(cls, days: Sequence[DayPlays], users: int, length: int) -> Recent:
-        """A buffer filled with the plays of these days."""
-        ring = cls(users, length)
-        for day in days:
-            ring.add(day)
-        return ring
-
-    def take(self, rows: NDArray[np.integer]) -> Self:
-        """A buffer of these users, who may repeat."""
-        other = type(self)(0, self.item_UH.shape[1])
-        other.item_UH = self.item_UH[rows]
-        other.second_UH = self.second_UH[rows]
-        other.how_UH = self.how_UH[rows]
-        other.count_U = self.count_U[rows]
-        return other
-
-    def add(self, day: DayPlays) -> None:
-        """Add the plays of a day."""
-        user_P = day.user_P
-        nth_P = np.arange(len(user_P)) - np.searchsorted(user_P, user_P)
-        # where a user played more than the ring holds, numpy keeps the last value assigned: the
-        # latest
-        place_P = (self.count_U[user_P] + nth_P) % self.item_UH.shape[1]
-        self.item_UH[user_P, place_P] = day.item_P
-        self.second_UH[user_P, place_P] = day.day * 86_400 + day.second_P.astype(np.int64)
-        self.how_UH[user_P, place_P] = day.how_P
-        self.count_U += np.bincount(user_P, minlength=len(self.count_U))
-
-    def histories(self, user_N: Int, item_ids: pl.Series) -> pl.DataFrame:
-        """The histories of these users, oldest first: columns history, history_time (to the
-        second), history_kind, history_surface."""
-        length = self.item_UH.shape[1]
-        have_N = np.minimum(self.count_U[user_N], length)
-        place = np.repeat(user_N, have_N), ranges(self.count_U[user_N] - have_N, have_N) % length
-        offsets = np.concatenate([[0], np.cumsum(have_N)])
-        how = self.how_UH[place].astype(np.int64)
-        columns = {
-            "history": item_ids.gather(self.item_UH[place].astype(np.int64)),
-            "history_time": pl.Series(midnight_us(0) + self.second_UH[place] * 1_000_000).cast(
-                TIME
-            ),
-            "history_kind": pl.Series(KINDS, dtype=pl.String).gather(how // len(PLACES)),
-            "history_surface": pl.Series(PLACES, dtype=pl.String).gather(how % len(PLACES)),
-        }
-        return pl.DataFrame({name: ragged(flat, offsets) for name, flat in columns.items()})
 
 
 def ragged(flat: pl.Series, offsets: Int) -> pl.Series:

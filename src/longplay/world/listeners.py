@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Self
 
 import numpy as np
@@ -11,12 +11,14 @@ from scipy.special import betaincinv, logit
 
 from longplay.arrays import Bool, Float, Int
 from longplay.world.catalogue import Market
+from longplay.world.factors import known_factors, standardised
 from longplay.world.luck import DayLuck, Luck, Stream
 from longplay.world.parameters import WorldConfig
 
 NOBODY = -1  # an empty habit slot
 NOTHING = -1  # where fewer items have been shown
 SHOWINGS = 100  # the showings that a listener remembers
+REFERENCE = 20_000  # users whose tastes say what is usual; they are the same in all worlds
 ZONES = (-5, -3, 0, 0, 1, 1, 1, 2, 5, 8)  # users' hours from UTC, equally likely
 DAY_S = 86_400
 LAST_START_S = 71_000  # a visit that begins later would not end on its UTC day
@@ -39,6 +41,8 @@ class Listeners:
         hour_U: usual second of the UTC day at which the visit begins.
         subscriber_U: whether leaving shows as a `cancel` event.
         self_U: what the user's own liking of each creator is drawn from.
+        vector_UK: what the service knows of their taste (`factors`); no columns where it knows
+            nothing.
     """
 
     taste_UD: NDArray[np.float32]
@@ -52,6 +56,7 @@ class Listeners:
     hour_U: Float
     subscriber_U: Bool
     self_U: NDArray[np.uint64]
+    vector_UK: Float
 
     def __len__(self) -> int:
         return len(self.activity_U)
@@ -99,8 +104,17 @@ class State:
     satiety_RM: NDArray[np.float32]
     satisfaction_R: NDArray[np.float32]
     away_R: NDArray[np.int32]
-    shown_RK: NDArray[np.int32]
-    shown_age_RK: NDArray[np.int16]
+    shown_RK: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int32))
+    shown_age_RK: NDArray[np.int16] = field(
+        default_factory=lambda: np.zeros((0, 0), dtype=np.int16)
+    )
+
+    def __post_init__(self) -> None:
+        if self.shown_RK.shape == (0, 0):
+            # without showings: a row of nothing for each agent
+            nothing = (len(self), 0)
+            object.__setattr__(self, "shown_RK", self.shown_RK.reshape(nothing))
+            object.__setattr__(self, "shown_age_RK", self.shown_age_RK.reshape(nothing))
 
     def __len__(self) -> int:
         return len(self.alive_R)
@@ -126,9 +140,10 @@ def make_listeners(users: int, seed: int, config: WorldConfig) -> Listeners:
         if mean > 1e-12
         else np.zeros(users)
     )
+    taste_UD = _tastes(luck, 0, config.genres)
     zone_U = np.array(ZONES)[(luck.uniform(Stream.TRAIT, 201) * len(ZONES)).astype(np.int64)]
     return Listeners(
-        taste_UD=_tastes(luck, 0, config.genres),
+        taste_UD=taste_UD,
         later_UD=_tastes(luck, 300, config.genres)
         if config.drift > 0
         else np.zeros((users, 0), dtype=np.float32),
@@ -143,7 +158,18 @@ def make_listeners(users: int, seed: int, config: WorldConfig) -> Listeners:
         ),
         subscriber_U=luck.uniform(Stream.TRAIT, 202) < config.subscribers,
         self_U=luck.base_R,
+        vector_UK=_known(taste_UD, seed, config),
     )
+
+
+def _known(taste_UD: NDArray[np.float32], seed: int, config: WorldConfig) -> Float:
+    """What the service knows of these tastes. They are standardised over users of no world, so that
+    further users change nobody's vector."""
+    if config.known == 0:
+        return np.zeros((len(taste_UD), 0))
+    reference_UD = _tastes(Luck(0).on(np.arange(REFERENCE), day=-3), 0, config.genres)
+    z_UD = standardised(taste_UD, reference_UD)
+    return known_factors(z_UD, Stream.USER_FACTOR, seed, config)
 
 
 def _tastes(luck: DayLuck, k: int, genres: int) -> NDArray[np.float32]:

@@ -50,6 +50,8 @@ class Stream(IntEnum):
     SHELF_PLACE = 22
     FASHION = 23
     LABEL = 24
+    USER_FACTOR = 25
+    ITEM_FACTOR = 26
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,9 @@ class WorldConfig:
         fashion: share of what listeners discover by themselves that follows fame alone, not taste.
         mislabelled: share of plays whose origin is logged wrongly: recommended for organic, organic
             for recommended.
+        known: how well the service knows tastes by itself: the correlation of each coordinate of the
+            vectors of users and items, before their rotation, with the true taste of the first day.
+            0: nothing is known but the log, and there are no vectors.
     """
 
     genres: int = _whole(8, 1, 64)
@@ -135,6 +138,7 @@ class WorldConfig:
     weariness_half_life: float = _number(14.0, 0.1, 1000.0)
     fashion: float = _number(0.0, 0.0, 1.0)
     mislabelled: float = _number(0.0, 0.0, 1.0)
+    known: float = _number(0.0, 0.0, 1.0)
 
     def __post_init__(self) -> None:
         for part in fields(self):

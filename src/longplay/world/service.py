@@ -31,11 +31,20 @@ from longplay.index import distinct_keys, ranges
 from longplay.lake import Lake
 from longplay.lake.schema import TIME, empty
 from longplay.progress import Progress, reporting
-from longplay.world.catalogue import START, Catalogue, Market, make_catalogue
+from longplay.world.catalogue import (
+    ANNOUNCED,
+    AT_ONCE,
+    START,
+    Catalogue,
+    Market,
+    make_catalogue,
+    vectors,
+)
 from longplay.world.dynamics import HOME, Shown, live, visitors, wake
-from longplay.world.event_log import Batch, DayPlays, Recent, events_of_day, midnight_us, ragged
+from longplay.world.event_log import Batch, DayPlays, events_of_day, midnight_us, ragged
 from longplay.world.listeners import State, first_state, make_listeners, visit_seconds
 from longplay.world.luck import DayLuck, Luck
+from longplay.world.memory import Memory, Reading
 from longplay.world.parameters import WorldConfig, named_world
 from longplay.world.surfaces import house_decisions, house_lists, visit_ids
 
@@ -128,6 +137,7 @@ class Service:
             raise ConfigError(
                 f"World: the folder {folder} holds a lake already; give a new or empty one"
             )
+        self._earlier: tuple[Lake, ...] = ()  # of a fork: the logs with what was shown before it
         self.played: list[DayPlays] = []
         self.known_keys = np.empty(0, dtype=np.int64)
         self.lives: dict[
@@ -231,24 +241,26 @@ class Service:
                     rule,
                     self.exclude,
                 )
-        ring = (
-            Recent.of(self.played, len(self.user_ids), policy.history)
-            if policy is not None and policy.history > 0
-            else None
+        memory = Memory.of(
+            Reading.of(policy),
+            self.user_ids,
+            self.catalogue.index,
+            self.played,
+            (*self._earlier, self.lake),
         )
         with reporting("World.run", "days", progress) as tell:
-            self.policy = self._live(policy, ring, days, tell)
+            self.policy = self._live(policy, memory, days, tell)
         return self.lake
 
     def _live(
-        self, policy: Policy | None, ring: Recent | None, days: int, tell: Callable[..., None]
+        self, policy: Policy | None, memory: Memory, days: int, tell: Callable[..., None]
     ) -> Policy | None:
         """Live these days and log them. Returns the policy as it is at their end."""
         batch = Batch(self.day)
         try:
             for done in range(1, days + 1):
                 new = Batch(self.day)
-                today = self.one_day(policy, ring, new)
+                today = self.one_day(policy, memory, new)
                 batch.add(new)
                 if isinstance(policy, Adaptive):
                     policy = policy.adapt(self.items, today)
@@ -271,8 +283,24 @@ class Service:
             contexts=pl.concat(batch.contexts) if batch.contexts else None,
             decisions=pl.concat(batch.decisions) if batch.decisions else None,
             items=self.items,
+            users=self._described_users(),
             watermark=self.now,
             now=self.now,
+        )
+
+    def _described_users(self) -> pl.DataFrame | None:
+        """What the service knows of its users, as the lake's table; null where it knows nothing, or
+        where the lake has it already."""
+        if self.config.known == 0 or not self._lake.users.is_empty():
+            return None
+        known_since = START + timedelta(days=AT_ONCE) - ANNOUNCED
+        return pl.DataFrame(
+            [
+                self.user_ids.alias("user_id"),
+                vectors(self.listeners.vector_UK),
+            ]
+        ).with_columns(
+            pl.lit(known_since, dtype=TIME).alias(name) for name in ("added_at", "ingested_at")
         )
 
     def fork(
@@ -320,8 +348,11 @@ class Service:
             + self.known_keys[ranges(low, high - low)] % n_items
         )
         other.played = []
+        other._earlier = ()
         other.lives = {}
         if history and self.day:
+            # the copies' own lake holds events only
+            other._earlier = (*self._earlier, self.lake)
             row_of = np.full(len(self.user_ids), -1)
             row_of[rows] = np.arange(len(rows))
             other.played = [day.of_users(row_of) for day in self.played]
@@ -332,6 +363,7 @@ class Service:
                 "history",
                 events=events_of_users,
                 items=self.items,
+                users=other._described_users(),
                 watermark=self.now,
                 now=self.now,
             )
@@ -356,19 +388,19 @@ class Service:
             visit_seconds(self.listeners, luck, user_N),
         )
 
-    def one_day(self, policy: Policy | None, ring: Recent | None, batch: Batch) -> pl.DataFrame:
+    def one_day(self, policy: Policy | None, memory: Memory, batch: Batch) -> pl.DataFrame:
         """Live one day under `policy`: tables are added to `batch`, events are returned."""
         morning = self.morning()
         shown = self.house(morning, batch, shelf=policy is not None)
         if policy is not None and len(morning.user_N):
-            contexts = self.contexts_of(slots_of(policy), ring, morning.user_N, morning.second_N)
+            contexts = self.contexts_of(slots_of(policy), memory, morning.user_N, morning.second_N)
             decisions = policy.decide(
                 contexts, np.random.default_rng([self.luck.seed, 2, self.day])
             )
             batch.contexts.append(contexts.frame)
             batch.decisions.append(decisions.frame)
             shown.append(Shown(HOME, morning.user_N, self.slate_rows(policy, contexts, decisions)))
-        return self.evening(morning, shown, ring, batch)
+        return self.evening(morning, shown, memory, batch)
 
     def house(self, morning: Morning, batch: Batch, shelf: bool) -> list[Shown]:
         """What the service itself shows today (search results, new releases), logged in `batch`."""
@@ -395,7 +427,7 @@ class Service:
         return shown
 
     def evening(
-        self, morning: Morning, shown: list[Shown], ring: Recent | None, batch: Batch
+        self, morning: Morning, shown: list[Shown], memory: Memory, batch: Batch
     ) -> pl.DataFrame:
         """Finish the day, given all that was shown, and begin the next one. Returns the day's
         events."""
@@ -432,8 +464,7 @@ class Service:
         )
         batch.events.append(events)
         self.played.append(heard)
-        if ring is not None:
-            ring.add(heard)
+        memory.add(heard, shown, morning.user_N, morning.second_N)
         self._remember(heard)
         self.day += 1
         return events
@@ -489,12 +520,15 @@ class Service:
         item_NS[np.arange(item_NS.shape[1]) < count_N[:, None]] = np.ravel(item_P)
         return item_NS
 
-    def contexts_of(self, slots: int, ring: Recent | None, user_N: Int, second_N: Int) -> Contexts:
-        """The contexts of these users' visits: home slates of `slots` items."""
+    def contexts_of(self, slots: int, memory: Memory, user_N: Int, second_N: Int) -> Contexts:
+        """The contexts of these users' visits: home slates of `slots` items, with what `memory`
+        hands out."""
         times = pl.Series("time", midnight_us(self.day) + second_N * 1_000_000).cast(TIME)
         names = self.user_ids.gather(user_N)
         nothing = pl.Series("none", [[]], dtype=pl.List(pl.String)).new_from_index(0, len(user_N))
-        past = None if ring is None else ring.histories(user_N, self.catalogue.index.ids)
+        past = memory.histories(user_N, self.catalogue.index.ids)
+        showings = memory.showings(user_N, self.catalogue.index.ids)
+        knows_users = memory.reading.users and self.config.known > 0
         exclusions = nothing
         if self.exclude != "none":
             offsets, item = self._excluded(user_N)
@@ -509,6 +543,9 @@ class Service:
             ids=visit_ids(names, self.day, "h"),
             history_columns=past,
             exclude=self._stated,
+            shown=showings.get("shown"),
+            shown_time=showings.get("shown_time"),
+            user_vector=self.listeners.vector_UK[user_N] if knows_users else None,
         )
 
     def _remember(self, heard: DayPlays) -> None:

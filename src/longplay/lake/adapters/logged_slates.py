@@ -164,8 +164,8 @@ def read_items(
     encoding: str | None = None,
     length_unit: str = "s",
 ) -> Source:
-    """A catalogue: one row per item, the last where it has several. Rows without an id go to
-    `rejected`.
+    """A catalogue: one row per item, the last where it has several, or one per item and arrival
+    where `ingested_at` is mapped. Rows without an id go to `rejected`.
 
     Args:
         path: a file, a folder or a pattern of Parquet or CSV files, or a file with a JSON object
@@ -238,7 +238,8 @@ def read_items(
     rejected = pl.concat(
         [unreadable(read), as_rejected(rows.filter(anonymous), pl.lit("missing item"))]
     )
-    items = items.filter(~anonymous).unique("item_id", keep="last", maintain_order=True)
+    of_one_description = ["item_id", "ingested_at"] if "ingested_at" in columns else ["item_id"]
+    items = items.filter(~anonymous).unique(of_one_description, keep="last", maintain_order=True)
     return Source(
         events=None,
         items=items,

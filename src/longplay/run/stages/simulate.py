@@ -52,6 +52,7 @@ def run(work: Work) -> SimulateResult:
         decisions=lake.decisions,
         contexts=lake.contexts,
         items=lake.items,
+        users=None if lake.users.is_empty() else lake.users,
         watermark=world.now,
         now=world.now,
     )

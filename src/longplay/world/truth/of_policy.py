@@ -16,7 +16,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.arrays import Int
-from longplay.decisions import Adaptive, Contexts, Decisions, Frozen, Policy, outside, slots_of
+from longplay.decisions import (
+    Adaptive,
+    Contexts,
+    Decisions,
+    Frozen,
+    Policy,
+    as_read,
+    outside,
+    slots_of,
+)
 from longplay.errors import ConfigError, DataError
 from longplay.estimate import Estimate, clustered_mean
 from longplay.lake import Lake
@@ -25,8 +34,9 @@ from longplay.lake.schema import TIME, conform, empty
 from longplay.signals.signal import Signal
 from longplay.world.catalogue import START
 from longplay.world.dynamics import HOME, Shown, coins
-from longplay.world.event_log import Batch, Recent, midnight_us
+from longplay.world.event_log import Batch, midnight_us
 from longplay.world.listeners import first_state
+from longplay.world.memory import Memory, Reading
 from longplay.world.service import Service
 from longplay.world.truth.of_showing import Touches
 from longplay.world.truth.paired import days_to_live, enrolled_values, far_seed
@@ -111,8 +121,7 @@ def one_step_truth(
     branches = []
     loggers = []
     rate = 1.0
-    length = max(policy.history, logger.history)
-    ring = Recent(len(reborn.user_ids), length) if length else None
+    memory = Memory(len(reborn.user_ids), Reading.of(policy, logger))
     if isinstance(logger, Adaptive):
         logger = logger.adapt(reborn.items, empty("events"))
     for day in range(max(judged) + days_after + 1):
@@ -124,7 +133,7 @@ def one_step_truth(
             day in judged
             and (
                 branches_of_day := _branch(
-                    reborn, policy, logger, ring, rate, rng, seed, signal.entry.of == "item"
+                    reborn, policy, logger, memory, rate, rng, seed, signal.entry.of == "item"
                 )
             )
             is not None
@@ -132,7 +141,7 @@ def one_step_truth(
             branches.append(branches_of_day)
         # afterwards only what the logger learns matters
         if day <= max(judged) or isinstance(logger, Adaptive):
-            today = reborn.one_day(_Logger(logger), ring, Batch(day))
+            today = reborn.one_day(_Logger(logger), memory, Batch(day))
             if isinstance(logger, Adaptive):
                 logger = logger.adapt(reborn.items, today)
     if not branches:
@@ -203,8 +212,8 @@ class _Branches:
     policy, the second half does not.
 
     Attributes:
-        lives: the world of these copies, as of the visit's morning; ring: what they listened to
-            lately.
+        lives: the world of these copies, as of the visit's morning.
+        memory: what policies may see of the copies' past, as of then.
         slate_RS: what they are shown; played_RS: what they play of it.
         original_ids: the users whose lives these are.
         past: the copies' last touch of the judged creator, or item where items are discovered.
@@ -213,7 +222,7 @@ class _Branches:
     """
 
     lives: Service
-    ring: Recent | None
+    memory: Memory
     slate_RS: Int
     played_RS: NDArray[np.bool_]
     creator_R: Int
@@ -225,8 +234,8 @@ class _Branches:
 
 @dataclass(frozen=True, eq=False)
 class _Logger(Frozen):
-    """A logger that decides for copies of users. It reads no longer history than it wants, and
-    treats a copy as its original.
+    """A logger that decides for copies of users. It is handed no more than it reads, and treats a
+    copy as its original.
 
     So both copies of a visit meet the same slates, as long as the logger would show them, and an
     experiment keeps its arms.
@@ -238,7 +247,7 @@ class _Logger(Frozen):
     def decide(self, contexts: Contexts, rng: np.random.Generator) -> Decisions:
         """The logger's decisions for the originals, under the names of the copies."""
         frame = contexts.frame
-        visits = contexts.reading(self.history).frame
+        visits = as_read(self, contexts).frame
         if self.copies is not None and self.original_ids is not None:
             real = pl.Series(
                 "real", frame["user_id"].replace_strict(self.copies, self.original_ids)
@@ -261,7 +270,7 @@ def _branch(
     world: Service,
     policy: Policy,
     logger: Policy,
-    ring: Recent | None,
+    memory: Memory,
     rate: float,
     rng: np.random.Generator,
     seed: int,
@@ -277,13 +286,16 @@ def _branch(
     user_M = morning.user_N[rows]
     m = len(rows)
     width = slots_of(logger)
-    contexts = world.contexts_of(width, ring, user_M, morning.second_N[rows])
+    contexts = world.contexts_of(width, memory, user_M, morning.second_N[rows])
     # a policy of today may know items of tomorrow: they could not have been shown
     unborn = pl.lit(
         world.catalogue.index.ids.filter(pl.Series(world.catalogue.release_I > day)).implode()
     )
-    possible = Contexts(
-        contexts.frame.with_columns(exclusions=pl.col("exclusions").list.set_union(unborn))
+    possible = as_read(
+        policy,
+        Contexts(
+            contexts.frame.with_columns(exclusions=pl.col("exclusions").list.set_union(unborn))
+        ),
     )
     calls = ((_Logger(logger), contexts), (policy, possible), (_Logger(logger), contexts))
     slates = [
@@ -369,7 +381,7 @@ def _branch(
     lives = world.fork(both_users, ids=ids, history=False)
     return _Branches(
         lives,
-        None if ring is None else ring.take(both_users),
+        memory.take(both_users),
         np.concatenate([slate_MS, slate_MS]),
         np.concatenate(played),
         np.concatenate([creator_M, creator_M]),
@@ -404,10 +416,10 @@ def _follow(
                 *world.house(morning, batch, shelf=True),
                 Shown(HOME, morning.user_N, branches.slate_RS, branches.played_RS),
             ]
-            today = world.evening(morning, shown, branches.ring, batch)
+            today = world.evening(morning, shown, branches.memory, batch)
         else:
             today = world.one_day(
-                _Logger(loggers[day], world.user_ids, branches.original_ids), branches.ring, batch
+                _Logger(loggers[day], world.user_ids, branches.original_ids), branches.memory, batch
             )
         events_by_day.append(
             today if every_event else today.join(watched, on=["user_id", "creator_id"], how="semi")

@@ -1,0 +1,304 @@
+"""The chance that a slot leads to an entry: what is usual of the item and its creator, how often they
+were shown of late, the slot's place, and the user's own rate and taste.
+
+Every feature is a state of the visit: it uses what was known before the context's time, and nothing
+after. Axes: N slots, M moments (contexts), S slots of a slate, I items, K keys (creators or items),
+F features, R coordinates of taste, V of a user's vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import special
+
+from longplay.arrays import Float, Int
+from longplay.codes.vectors import WordSpace
+from longplay.decisions import Contexts
+from longplay.index import ItemIndex, distinct_keys, ranges
+from longplay.lake.daily import DAY_US
+from longplay.lake.known import as_matrix, item_vectors
+from longplay.lake.lake import Lake
+from longplay.rewards.familiar import LakeIndex
+from longplay.rewards.repetition import FEATURES as REPETITION
+from longplay.rewards.repetition import HALF_LIVES, Past, Showings
+from longplay.rewards.slot_log import SlotLog
+from longplay.rewards.taste import TasteLaw
+
+FEATURES = ("position", *REPETITION)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Columns made to have mean 0 and mean square 1; rows that are not known become 0, the mean."""
+
+    mean_C: Float
+    scale_C: Float
+
+    @classmethod
+    def of(cls, x_LC: Float) -> Scaling:
+        """The scaling of these columns; NaN is not known."""
+        if not len(x_LC) or not x_LC.shape[1] or np.isnan(x_LC).all():
+            return cls(np.zeros(x_LC.shape[1]), np.ones(x_LC.shape[1]))
+        mean_C = np.nanmean(x_LC, axis=0)
+        return cls(mean_C, np.maximum(np.sqrt(np.nanmean((x_LC - mean_C) ** 2, axis=0)), 1e-9))
+
+    def scaled(self, x_LC: Float) -> Float:
+        """These columns in the scale, [L, C]; rows with NaN become 0."""
+        width = len(self.mean_C)
+        if x_LC.shape[1] != width:  # nothing is known any more
+            return np.zeros((len(x_LC), width))
+        return np.nan_to_num((x_LC - self.mean_C) / self.scale_C)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemContent:
+    """What is known of items besides what was done with them: their words, and where declared their
+    vectors, as the lake has them."""
+
+    words: WordSpace
+    word_scaling: Scaling
+    vector_scaling: Scaling
+
+    def of(self, lake: Lake, index: ItemIndex) -> tuple[Float, Float]:
+        """Scaled word vectors and item vectors of the lake's items, each [I, C]; 0 where not known."""
+        words = self.word_scaling.scaled(self.words.vectors(lake.items, index))
+        if not len(self.vector_scaling.mean_C):
+            return words, np.zeros((len(index), 0))
+        return words, self.vector_scaling.scaled(item_vectors(lake, index.ids))
+
+
+@dataclass(frozen=True, eq=False)
+class ItemFacts:
+    """What the model says of a lake's items; last, of unknown ones.
+
+    Attributes:
+        base_I: usual log odds of an entry, less the intercept, [I + 1].
+        x_IR: vectors for taste; the first coordinate is 1.
+        key_I: row of the creator (or the item itself) in the lake, -1 unknown.
+    """
+
+    base_I: Float
+    x_IR: Float
+    key_I: Int
+
+
+@dataclass(frozen=True, eq=False)
+class EntryChance:
+    """The fitted chance of an entry where something is shown.
+
+    Attributes:
+        intercept: log odds of an item that is usual in everything, in the first slot.
+        weight_F: of the features, in the order of FEATURES.
+        most_F: largest value of each feature in the log: a feature that raises the chance counts no
+            further than that.
+        items: items whose effects were fitted, by row.
+        item_I: their effects.
+        keys: creators (or items) whose effects were fitted, by row.
+        key_K: their effects.
+        content_C: what a unit of each column of content adds to an item's effect.
+        learned_IR: item vectors from what was played beyond expectation.
+        content: words and vectors of items.
+        law: how tastes vary.
+        user_scaling: of users' vectors; no columns where they are not read.
+        shift: added to the log odds in the end.
+        slope_3: what the usual log odds, the user's own rate and the user's taste are multiplied with.
+    """
+
+    intercept: float
+    weight_F: Float
+    most_F: Float
+    items: ItemIndex = field(repr=False)
+    item_I: Float = field(repr=False)
+    keys: ItemIndex = field(repr=False)
+    key_K: Float = field(repr=False)
+    content_C: Float = field(repr=False)
+    learned_IR: Float = field(repr=False)
+    content: ItemContent = field(repr=False)
+    law: TasteLaw = field(repr=False)
+    user_scaling: Scaling = field(repr=False)
+    shift: float = 0.0
+    slope_3: Float = field(default_factory=lambda: np.ones(3))
+
+    def facts(self, lake: Lake, index: LakeIndex) -> ItemFacts:
+        """What the model says of the items of a lake, new ones included: those start from their
+        creator and their content."""
+        words, vectors = self.content.of(lake, index.items)
+        model_row = self.items.rows(index.items.ids)
+        is_new = model_row < 0
+        effect_I = np.hstack([words, vectors]) @ self.content_C
+        effect_I = np.where(is_new, effect_I, np.append(self.item_I, 0.0)[model_row])
+        model_key = np.append(self.keys.rows(index.keys.ids), -1)[index.key_row_I]
+        base_I = effect_I + np.append(self.key_K, 0.0)[model_key]
+        learned = np.vstack([self.learned_IR, np.zeros((1, self.learned_IR.shape[1]))])[model_row]
+        x_IR = np.hstack([np.ones((len(base_I), 1)), learned, words, vectors])
+        unknown = np.zeros((1, x_IR.shape[1]))
+        unknown[0, 0] = 1.0
+        return ItemFacts(
+            np.append(base_I, 0.0), np.vstack([x_IR, unknown]), np.append(index.key_row_I, -1)
+        )
+
+    def features(self, past: Past, owner_N: Int, item_N: Int, position_N: Int, key_I: Int) -> Float:
+        """The features of slots, [N, F] in the order of FEATURES.
+
+        Args:
+            past: what was shown before each moment.
+            owner_N: moment of each slot.
+            item_N: item row in the lake, -1 unknown.
+            position_N: slot of the slate, from 0.
+            key_I: creator of each of the lake's items; last, of unknown ones.
+        """
+        return slot_features(past, owner_N, item_N, position_N, key_I)
+
+    def usual(self, x_NF: Float, item_N: Int, facts: ItemFacts) -> Float:
+        """Log odds of an entry for a usual user, [N]."""
+        x_NF = np.where(self.weight_F > 0, np.minimum(x_NF, self.most_F), x_NF)
+        return self.intercept + x_NF @ self.weight_F + facts.base_I[item_N]
+
+    def chance(self, usual_N: Float, taste_NR: Float, x_NR: Float) -> Float:
+        """The chance of an entry, [N], from the usual log odds, the user's taste and the item's vector."""
+        personal_N = self.slope_3[1] * taste_NR[:, 0]
+        personal_N = personal_N + self.slope_3[2] * np.einsum(
+            "nr,nr->n", taste_NR[:, 1:], x_NR[:, 1:]
+        )
+        return special.expit(self.shift + self.slope_3[0] * usual_N + personal_N)
+
+    def catalogue_chance(self, past: Past, taste_MR: Float, facts: ItemFacts) -> Float:
+        """The chance of an entry of every item of the lake alone in the first slot, [M, I + 1]."""
+        moments = past.moments
+        items = len(facts.base_I)
+        odds_MI = np.repeat(self.intercept + facts.base_I[None, :], moments, axis=0)
+        key_I = facts.key_I % items
+        page_M = np.zeros(moments)
+        for h, days in enumerate(HALF_LIVES):
+            of_item, of_key, of_page = 1 + h, 1 + len(HALF_LIVES) + h, 1 + 2 * len(HALF_LIVES) + h
+            shown_MI = past.counts(days, np.arange(items), items)
+            shown_MI[:, -1] = 0.0
+            odds_MI += self.weight_F[of_item] * self._cut(shown_MI, of_item)
+            shown_MK = past.counts(days, key_I, items)
+            shown_MK[:, -1] = 0.0
+            odds_MI += self.weight_F[of_key] * self._cut(shown_MK, of_key)[:, key_I]
+            page_M += self.weight_F[of_page] * self._cut(past.page(days), of_page)
+        odds_MI += page_M[:, None]
+        odds_MI *= self.slope_3[0]
+        odds_MI += self.shift + self.slope_3[1] * taste_MR[:, :1]
+        odds_MI += self.slope_3[2] * (taste_MR[:, 1:] @ facts.x_IR[:, 1:].T)
+        return special.expit(odds_MI)
+
+    def user_vectors(self, contexts: Contexts, lake: Lake) -> Float:
+        """Scaled vectors of the contexts' users as they were known at the time, [M, V]: those that the
+        contexts carry, else the lake's; 0 where not known."""
+        if not len(self.user_scaling.mean_C):
+            return np.zeros((len(contexts), 0))
+        frame = contexts.known_from(lake).frame
+        return self.user_scaling.scaled(as_matrix(frame["user_vector"], frame["user_id"]))
+
+    def _cut(self, x: Float, feature: int) -> Float:
+        return np.minimum(x, self.most_F[feature]) if self.weight_F[feature] > 0 else x
+
+
+def slot_features(past: Past, owner_N: Int, item_N: Int, position_N: Int, key_I: Int) -> Float:
+    """See `EntryChance.features`."""
+    return np.column_stack([np.log1p(position_N), past.features(owner_N, item_N, key_I)])
+
+
+@dataclass(frozen=True, eq=False)
+class TasteLog:
+    """The slots of a log from which users' tastes are read, in the order of users and times.
+
+    Attributes:
+        users: users by row.
+        user_P: row of each slot's user.
+        closed_P: when it was known whether the slot had an entry, microseconds.
+        item_P: item row in the lake.
+        excess_P: whether it had one (0 to 1), less the usual chance.
+        information_P: usual chance x (1 - usual chance).
+    """
+
+    users: ItemIndex
+    user_P: Int
+    closed_P: Int
+    item_P: Int
+    excess_P: Float
+    information_P: Float
+
+    def taste(
+        self, model: EntryChance, facts: ItemFacts, user_M: Int, time_M: Int, user_MV: Float
+    ) -> Float:
+        """The taste of the user at each moment, from slots that had closed before it, [M, R].
+
+        Args:
+            model: the law of tastes.
+            facts: of the lake's items.
+            user_M: row of the user, -1 unknown.
+            time_M: the moments, microseconds.
+            user_MV: scaled vectors of the users.
+        """
+        moments = distinct_keys(self.closed_P)
+        base = len(moments) + 1
+        code_P = self.user_P * base + np.searchsorted(moments, self.closed_P)
+        start_M = np.searchsorted(self.user_P, user_M)
+        stop_M = np.searchsorted(
+            code_P, user_M * base + np.searchsorted(moments, time_M, side="right")
+        )
+        count_M = np.where(user_M < 0, 0, np.maximum(stop_M - start_M, 0))
+        row = ranges(stop_M - count_M, count_M)
+        offsets = np.concatenate([[0], np.cumsum(count_M)])
+        return model.law.taste(
+            facts.x_IR[self.item_P[row]],
+            self.excess_P[row],
+            self.information_P[row],
+            offsets,
+            user_MV,
+        )
+
+
+def usual_odds(model: EntryChance, slots: SlotLog, facts: ItemFacts) -> Float:
+    """Log odds of an entry for a usual user, of every slot of a log, [N]."""
+    return np.concatenate(
+        [
+            model.usual(x_NF, slots.item_N[rows], facts)
+            for rows, x_NF in log_features(slots, facts.key_I)
+        ]
+        or [np.zeros(0)]
+    )
+
+
+MOMENTS = 20_000  # slates at a time: bounds memory
+
+
+def log_features(slots: SlotLog, key_I: Int) -> list[tuple[Int, Float]]:
+    """Row numbers and features of a log's slots, part by part."""
+    showings = Showings.of(slots.user_N, slots.time_N, slots.item_N)
+    starts = (
+        np.flatnonzero(np.append(True, slots.slate_N[1:] != slots.slate_N[:-1]))
+        if len(slots)
+        else np.zeros(0, int)
+    )
+    bounds = np.append(starts, len(slots))
+    parts = []
+    for first in range(0, len(starts), MOMENTS):
+        part = starts[first : first + MOMENTS]
+        rows = np.arange(part[0], bounds[min(first + MOMENTS, len(starts))])
+        past = showings.before(slots.user_N[part], slots.time_N[part])
+        owner = np.searchsorted(part, rows, side="right") - 1
+        parts.append(
+            (rows, slot_features(past, owner, slots.item_N[rows], slots.position_N[rows], key_I))
+        )
+    return parts
+
+
+def taste_log(model: EntryChance, slots: SlotLog, facts: ItemFacts) -> TasteLog:
+    """What a log's slots say of tastes: those that could open an entry."""
+    odds_N = usual_odds(model, slots, facts)
+    chance_N = special.expit(odds_N)
+    teaches = np.flatnonzero(slots.possible_N)
+    return TasteLog(
+        slots.users,
+        slots.user_N[teaches],
+        slots.time_N[teaches] + DAY_US,
+        slots.item_N[teaches],
+        (slots.label_N - chance_N)[teaches],
+        (chance_N * (1.0 - chance_N))[teaches],
+    )
