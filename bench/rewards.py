@@ -462,7 +462,15 @@ def table(world: str, users: int, seeds: int, quick: bool) -> list[dict[str, Any
     rows = []
     for name in results[0]["gains"]:
         value, error = pooled(name)
-        rows.append(row(f"active days of {LIVED} over popularity, {name}", value, error, "none: reported", True))
+        rows.append(
+            row(
+                f"active days of {LIVED} over popularity, {name}",
+                value,
+                error,
+                "none: reported",
+                True,
+            )
+        )
     log, factors = pooled("log")[0], pooled("factors")[0]
     ridge, shuffled = pooled("ridge, factors")[0], pooled("ridge, factors shuffled")[0]
     full = pooled("full knowledge")[0]

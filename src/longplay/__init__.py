@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         DayTwo,
         EarlyReward,
         MaturedOnly,
+        PersonalReward,
         ProgressiveReward,
         Reward,
     )
@@ -109,6 +110,7 @@ _WHERE = {
     "Belief": "belief",
     "Calibration": "belief",
     "EarlyReward": "rewards",
+    "PersonalReward": "rewards",
     "ProgressiveReward": "rewards",
     "AutoSurrogate": "rewards",
     "DayTwo": "rewards",

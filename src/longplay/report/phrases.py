@@ -13,6 +13,7 @@ VERBS_TO_OTHER = {"higher": "is above", "lower": "is below", ZERO: "is not told 
 MODEL_NAMES = {
     "prior alone": "prior alone",
     "progressive": "progressive",
+    "personal": "personal",
     "auto_surrogate": "auto-surrogate",
     "day_two": "day-two proxy",
     "matured_only": "matured only",

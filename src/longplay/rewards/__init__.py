@@ -6,6 +6,7 @@
 from longplay.rewards.baselines import AutoSurrogate, DayTwo, MaturedOnly
 from longplay.rewards.calibration import calibration, compare
 from longplay.rewards.early import EarlyReward
+from longplay.rewards.personal import PersonalReward
 from longplay.rewards.progressive import ProgressiveReward
 from longplay.rewards.reward import Reward
 
@@ -14,6 +15,7 @@ __all__ = [
     "DayTwo",
     "EarlyReward",
     "MaturedOnly",
+    "PersonalReward",
     "ProgressiveReward",
     "Reward",
     "calibration",

@@ -275,7 +275,24 @@ class EarlyModel(ABC):
             spares=spares,
             learnt=_learnt(outcomes, certain),
         )
-        return fitted.observe(certain)
+        return fitted._with_particulars(lake, outcomes, certain, decisions).observe(certain)
+
+    def _with_particulars(
+        self,
+        lake: Lake | None,
+        outcomes: Outcomes,
+        certain: Outcomes,
+        decisions: Decisions | pl.DataFrame | None,
+    ) -> Self:
+        """The model with what it learns besides beliefs: here nothing.
+
+        Args:
+            lake: without held-out users; null: none.
+            outcomes: of all entries, immature and truncated ones included.
+            certain: those of them that teach what entries come to.
+            decisions: see `fit`.
+        """
+        return self
 
     def __str__(self) -> str:
         return (
@@ -304,8 +321,12 @@ class EarlyModel(ABC):
         are left out if `fit` left them out.
         """
         self._check(outcomes)
-        outcomes = _learning(outcomes) if self.spares else outcomes
+        outcomes = self._heard(outcomes)
         return replace(self, standing=self._fitted().observe(outcomes, outcomes.observed(age)))
+
+    def _heard(self, outcomes: Outcomes) -> Outcomes:
+        """The entries that may be learnt from."""
+        return _learning(outcomes) if self.spares else outcomes
 
     def items(self, ids: pl.Series) -> Belief:
         """Beliefs about a *new* entry on each id (the signal's entry key), [N]; unknown ids get the
@@ -366,14 +387,14 @@ class EarlyModel(ABC):
         """
         showing = self._shown()
         view = showing.view(lake)
-        mean_I, std_I, spread_I = self._by_item(view)
         row_NS, chance_NS, gain_NS = showing.gain(contexts, slates, view)
+        mean_NS, std_NS, spread_NS = self._given_entry(contexts, row_NS, view, lake)
         return worth(
             gain_NS,
             chance_NS,
-            mean_I[row_NS],
-            std_I[row_NS],
-            spread_I[row_NS],
+            mean_NS,
+            std_NS,
+            spread_NS,
             most_possible(self.signal),
             self.signal.label,
         )
@@ -394,18 +415,33 @@ class EarlyModel(ABC):
         showing = self._shown()
         view = showing.view(lake)
         row_I = view.index.items.rows(items)
-        mean_I, std_I, spread_I = (column[row_I] for column in self._by_item(view))
         chance_NI, gain_NI = showing.catalogue_gain(contexts, view, row_I)
-        shape = chance_NI.shape
+        row_NI = np.broadcast_to(row_I, chance_NI.shape)
+        mean_NI, std_NI, spread_NI = self._given_entry(contexts, row_NI, view, lake)
         return worth(
             gain_NI,
             chance_NI,
-            np.broadcast_to(mean_I, shape),
-            np.broadcast_to(std_I, shape),
-            np.broadcast_to(spread_I, shape),
+            mean_NI,
+            std_NI,
+            spread_NI,
             most_possible(self.signal),
             self.signal.label,
         )
+
+    def _given_entry(
+        self, contexts: Contexts, row_NS: Int, view: LakeView, lake: Lake
+    ) -> tuple[Float, Float, Float]:
+        """Mean, std and spread of the outcome given an entry through each slot, each [N, S]: here
+        the belief about the slot's item or creator.
+
+        Args:
+            contexts: N of them.
+            row_NS: catalogue rows of the slots' items in `view`, -1 unknown.
+            view: look-ups of the lake.
+            lake: what is known at the contexts' times.
+        """
+        mean_I, std_I, spread_I = self._by_item(view)
+        return mean_I[row_NS], std_I[row_NS], spread_I[row_NS]
 
     def _by_item(self, view: LakeView) -> tuple[Float, Float, Float]:
         """Beliefs about an entry through each of the lake's items, and last through unknown ones."""

@@ -1,9 +1,10 @@
-"""Logistic regression with effects of items, creators and users that are shrunk to what is usual.
+"""Regression with effects of items, creators and users that are shrunk to what is usual.
 
-log odds of slot n = intercept + w'x_n + sum over groups of the group's effect. Effects of a group are
-normal around a mean, which may depend on the level's content. Variances are estimated by empirical
-Bayes: expectation-maximisation with a diagonal Laplace approximation (Bates & DebRoy 2004 treat the
-exact version). Axes: N slots, F features, L levels of a group, C columns of content.
+link of slot n = offset_n + intercept + w'x_n + sum over groups of the group's effect; the link is log
+odds of chances, and log of counts (see `families`). Effects of a group are normal around a mean, which
+may depend on the level's content. Variances are estimated by empirical Bayes: expectation-maximisation
+with a diagonal Laplace approximation (Bates & DebRoy 2004 treat the exact version). Axes: N slots (or
+entries), F features, L levels of a group, C columns of content.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize
 
 from longplay.arrays import Float, Int
+from longplay.rewards.families import BINOMIAL, Family
 
 ROUNDS = 4  # of fitting effects and variances in turn
 LEAST_VARIANCE = 1e-4
@@ -29,11 +31,13 @@ class Group:
         level_N: level of each slot, 0 to L - 1.
         content_LC: what is known of the levels; None: nothing.
         levels: L.
+        variance: of effects around their mean, where estimation begins.
     """
 
     level_N: Int
     levels: int
     content_LC: Float | None = None
+    variance: float = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +45,13 @@ class Effects:
     """Fitted weights and effects.
 
     Attributes:
-        intercept: log odds where all features and effects are 0.
+        intercept: link (log odds, log) where all features and effects are 0.
         weight_F: of the features.
         effect_L: of each group, the levels' effects.
         variance: of each group, of effects around their mean.
         mean_L: of each group, what the effects are shrunk to.
         content_C: of each group, what a unit of content adds to that mean.
+        posterior_L: of each group, the variance of each effect given the slots.
     """
 
     intercept: float
@@ -55,40 +60,62 @@ class Effects:
     variance: list[float]
     mean_L: list[Float]
     content_C: list[Float]
+    posterior_L: list[Float]
 
 
 def fit_effects(
-    x_NF: Float, groups: list[Group], y_N: Float, weight_N: Float | None = None
+    x_NF: Float,
+    groups: list[Group],
+    y_N: Float,
+    weight_N: Float | None = None,
+    family: Family = BINOMIAL,
+    offset_N: Float | None = None,
 ) -> Effects:
     """The most probable weights and effects, with variances by empirical Bayes.
 
     Args:
         x_NF: features of the slots.
         groups: whose effects are fitted.
-        y_N: labels, 0 to 1.
-        weight_N: how much each slot counts; default 1.
+        y_N: labels: 0 to 1, or counts.
+        weight_N: how much each slot counts; default 1. Counts that vary more than Poisson ones count
+            1 / dispersion.
+        family: of the labels.
+        offset_N: what is already known of each slot's link; default 0.
     """
     weight_N = np.ones(len(y_N)) if weight_N is None else weight_N
+    offset_N = np.zeros(len(y_N)) if offset_N is None else offset_N
     scale_F = np.maximum(x_NF.std(axis=0), 1e-9)
     z_NF = (x_NF - x_NF.mean(axis=0)) / scale_F
-    base = float(np.clip(np.average(y_N, weights=weight_N), 1e-6, 1 - 1e-6))
-    intercept = float(special.logit(base))
+    base = np.array([weight_N @ y_N, weight_N @ family.mean(offset_N)]) / weight_N.sum()
+    intercept = float(np.subtract(*family.link(base)))
     weight_F = np.zeros(x_NF.shape[1])
     effect = [np.zeros(group.levels) for group in groups]
     mean = [np.zeros(group.levels) for group in groups]
-    variance = [0.25 for _ in groups]
+    variance = [group.variance for group in groups]
+    posterior = [np.zeros(group.levels) for group in groups]
     content = [
         np.zeros(0) if group.content_LC is None else np.zeros(group.content_LC.shape[1])
         for group in groups
     ]
     for _ in range(ROUNDS):
-        intercept, weight_F, effect, chance_N = _most_probable(
-            z_NF, groups, y_N, weight_N, intercept, weight_F, effect, mean, variance
+        intercept, weight_F, effect, expected_N = _most_probable(
+            z_NF,
+            groups,
+            y_N,
+            weight_N,
+            family,
+            offset_N,
+            intercept,
+            weight_F,
+            effect,
+            mean,
+            variance,
         )
-        information_N = weight_N * chance_N * (1 - chance_N)
+        information_N = weight_N * family.variance(expected_N)
         for g, group in enumerate(groups):
             information_L = _sums(group, information_N)
             posterior_L = 1.0 / (information_L + 1.0 / variance[g])
+            posterior[g] = posterior_L
             if group.content_LC is not None:
                 content[g] = _content_weights(
                     effect[g], variance[g], information_L, group.content_LC
@@ -101,9 +128,8 @@ def fit_effects(
         information_L = np.bincount(group.level_N, minlength=group.levels)
         effect[g] = np.where(information_L > 0, effect[g], mean[g])
     raw_F = weight_F / scale_F
-    return Effects(
-        float(intercept - raw_F @ x_NF.mean(axis=0)), raw_F, effect, variance, mean, content
-    )
+    intercept = float(intercept - raw_F @ x_NF.mean(axis=0))
+    return Effects(intercept, raw_F, effect, variance, mean, content, posterior)
 
 
 def _sums(group: Group, amount_N: Float) -> Float:
@@ -128,19 +154,21 @@ def _most_probable(
     groups: list[Group],
     y_N: Float,
     weight_N: Float,
+    family: Family,
+    offset_N: Float,
     intercept: float,
     weight_F: Float,
     effect: list[Float],
     mean: list[Float],
     variance: list[float],
 ) -> tuple[float, Float, list[Float], Float]:
-    """Intercept, weights, effects and the slots' chances at the maximum of the posterior density."""
+    """Intercept, weights, effects and the expected labels at the maximum of the posterior density."""
     features = z_NF.shape[1]
     sizes = [group.levels for group in groups]
     cuts = np.cumsum([1 + features, *sizes])
     start = np.concatenate([[intercept], weight_F, *effect])
-    chance_N = special.expit(_log_odds(z_NF, groups, start, cuts))
-    information_N = weight_N * chance_N * (1 - chance_N)
+    expected_N = family.mean(offset_N + _links(z_NF, groups, start, cuts))
+    information_N = weight_N * family.variance(expected_N)
     # parameters are measured in their own posterior deviations: then all are equally easy to fit
     curvature = [
         np.array([information_N.sum()]),
@@ -163,10 +191,10 @@ def _most_probable(
 
     def loss(scaled: Float) -> tuple[float, Float]:
         parameters = scaled * unit
-        odds_N = _log_odds(z_NF, groups, parameters, cuts)
+        link_N = offset_N + _links(z_NF, groups, parameters, cuts)
         away = parameters - centre
-        value = weight_N @ (np.logaddexp(0.0, odds_N) - y_N * odds_N) + 0.5 * precision @ away**2
-        residual_N = weight_N * (special.expit(odds_N) - y_N)
+        value = weight_N @ family.loss(link_N, y_N) + 0.5 * precision @ away**2
+        residual_N = weight_N * (family.mean(link_N) - y_N)
         slope = [np.array([residual_N.sum()]), residual_N @ z_NF]
         slope += [
             np.bincount(group.level_N, weights=residual_N, minlength=group.levels)
@@ -181,18 +209,18 @@ def _most_probable(
         * unit
     )
     parts = np.split(best, cuts)
-    chance_N = special.expit(_log_odds(z_NF, groups, best, cuts))
+    expected_N = family.mean(offset_N + _links(z_NF, groups, best, cuts))
     return (
         float(best[0]),
         parts[0][1:],
         parts[1:-1] if len(parts) > len(groups) + 1 else parts[1:],
-        chance_N,
+        expected_N,
     )
 
 
-def _log_odds(z_NF: Float, groups: list[Group], parameters: Float, cuts: Int) -> Float:
+def _links(z_NF: Float, groups: list[Group], parameters: Float, cuts: Int) -> Float:
     parts = np.split(parameters, cuts)
-    odds_N = parts[0][0] + z_NF @ parts[0][1:]
+    link_N = parts[0][0] + z_NF @ parts[0][1:]
     for group, effect_L in zip(groups, parts[1:], strict=False):
-        odds_N = odds_N + effect_L[group.level_N]
-    return odds_N
+        link_N = link_N + effect_L[group.level_N]
+    return link_N

@@ -29,6 +29,7 @@ from longplay.signals import Outcomes, Signal
 if TYPE_CHECKING:
     from longplay.rewards import EarlyReward, Reward
 
+BASELINES = ("progressive", "auto_surrogate", "day_two", "matured_only")  # of any model
 # guardrails that are figures of a policy: `rewards.guardrails.policy_metric` reads them
 FIGURE = re.compile(r"coverage(@[1-9][0-9]*)?|top_creator")
 
@@ -45,21 +46,37 @@ class RewardTable(Table):
     rivals: dict[
         str, dict[str, float]
     ] = {}  # name = { signal = weight }: other rewards that the same start is reinforced on
-    model: Literal["progressive", "auto_surrogate", "day_two", "matured_only"] = "progressive"
+    model: Literal["progressive", "personal", "auto_surrogate", "day_two", "matured_only"] = (
+        "progressive"
+    )
     caution: Annotated[float, Field(ge=0)] = 1.0
     age: Positive = 14  # days of an entry's window at which early beliefs are judged
 
 
 def models_by_name() -> dict[str, type]:
     """The models of early rewards, by their names in run.toml."""
-    from longplay.rewards import AutoSurrogate, DayTwo, MaturedOnly, ProgressiveReward
+    from longplay.rewards import (
+        AutoSurrogate,
+        DayTwo,
+        MaturedOnly,
+        PersonalReward,
+        ProgressiveReward,
+    )
 
     return {
         "progressive": ProgressiveReward,
+        "personal": PersonalReward,
         "auto_surrogate": AutoSurrogate,
         "day_two": DayTwo,
         "matured_only": MaturedOnly,
     }
+
+
+def compared_models(chosen: str) -> dict[str, type]:
+    """The models that a run compares: all but the personal one, which takes as long as the others
+    together, where another is chosen."""
+    models = models_by_name()
+    return {name: models[name] for name in models if name in (chosen, *BASELINES)}
 
 
 def run(work: Work) -> RewardResult:
@@ -74,14 +91,15 @@ def run(work: Work) -> RewardResult:
     age = config.of(RewardTable).age
     figures: dict[str, EarlyRewardFigures] = {}
     objectives = objectives_of(config)
-    total = len(objectives) * (2 * len(models_by_name()) + 1)
+    compared = compared_models(config.of(RewardTable).model)
+    total = len(objectives) * (2 * len(compared) + 1)
     done = 0
     for name, signal in objectives.items():
         past_outcomes = signal.outcomes(past)
         everything = signal.outcomes(lake)
         later = everything.entered(config.split.trained, config.split.evaluated)
         models = {}
-        for label, model in models_by_name().items():
+        for label, model in compared.items():
             models[label] = model(signal).fit(past, past_outcomes)
             work.ui.progress("early rewards", done := done + 1, total)
         try:
@@ -90,7 +108,7 @@ def run(work: Work) -> RewardResult:
             judged = ()
         work.ui.progress("early rewards", done := done + 1, total)
         checked: dict[str, CalibrationFigures | Refused] = {}
-        for label, model in models_by_name().items():
+        for label, model in compared.items():
             try:
                 judged_later = calibration(
                     model(signal), lake, everything, age, seed=config.run.seed
