@@ -197,7 +197,7 @@ class WordSpace:
         """Unit vectors [I, dim] of items; zero rows without words that the space knows."""
         if self.weighting is None or not len(index):
             return np.zeros((len(index), self.dim))
-        counts = self.weighting.transform(item_text(items, index).to_list())
+        counts = sparse.csr_matrix(self.weighting.transform(item_text(items, index).to_list()))
         return _unit(np.asarray(counts @ self.direction_WD))
 
 
