@@ -327,6 +327,8 @@ def personal(value_NI: Float, truth_NI: Float) -> float:
     """Correlation of log values with user and item means removed, over pairs of a positive value: what
     is familiar is worth 0."""
     pairs_NI = value_NI > 0
+    ever_I = pairs_NI.any(axis=0)
+    pairs_NI, value_NI, truth_NI = pairs_NI[:, ever_I], value_NI[:, ever_I], truth_NI[:, ever_I]
 
     def centred(x_NI: Float) -> Float:
         log_NI = np.where(pairs_NI, np.log(np.maximum(x_NI, 1e-12)), np.nan)

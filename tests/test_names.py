@@ -53,6 +53,8 @@ from longplay.run.config import parse_config
 from longplay.signals import Signal, days_with, discovery
 from longplay.signals.store.signal_store import SignalStore
 from longplay.world import World
+from longplay.world.checking.simulator_report import RuleResult, SimulatorReport
+from longplay.world.truth.paired import PairedTruth
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "longplay"
 HTML = [
@@ -610,6 +612,21 @@ def showing() -> dict[str, Callable[[str], Any]]:
         "Shown": lambda name: replace(
             shown, frame=named(shown.frame, name, "user_id", "item_id", "creator_id")
         ),
+        "SimulatorReport": lambda name: SimulatorReport(
+            name, name, (RuleResult(name, False, name, name), RuleResult("kept", True, name))
+        ),
+        "PairedTruth": lambda name: PairedTruth(
+            (name, "other"),
+            (HABIT,),
+            pl.DataFrame(
+                {
+                    "signal": [HABIT.name] * 4,
+                    "policy": [name, name, "other", "other"],
+                    "user_id": ["u1", "u2", "u1", "u2"],
+                    "value": [1.0, 2.0, 0.0, 2.0],
+                }
+            ),
+        ),
         "Declaration": lambda name: HABIT,  # its name is checked: letters, digits, - and _
     }
 
@@ -644,6 +661,8 @@ def test_every_class_that_shows_itself_is_here(showing: dict[str, Callable[[str]
         "Readout",
         "Refusal",
         "Shown",
+        "SimulatorReport",
+        "PairedTruth",
         "Declaration",
         "Contexts",
         "Decisions",

@@ -206,7 +206,13 @@ def text_vectors(
 ) -> NDArray[np.float64]:
     """Unit vectors [I, dim] of items from title, text and tags (TF-IDF, then truncated SVD); zero
     rows without words."""
-    return WordSpace.of(items, index, dim, seed).vectors(items, index)
+    try:
+        counts = TfidfVectorizer(max_features=20_000, sublinear_tf=True).fit_transform(
+            item_text(items, index).to_list()
+        )
+    except ValueError:  # no words at all
+        return np.zeros((len(index), dim))
+    return _principal(counts, dim, seed)
 
 
 def item_vectors(
