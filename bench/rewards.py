@@ -463,7 +463,7 @@ def table(world: str, users: int, seeds: int, quick: bool) -> list[dict[str, Any
         gains(world=world, users=200 if quick else users, seed=7 + seed, **sizes)
         for seed in range(seeds)
     ]
-    command = f"python bench/rewards.py --parts gains --worlds {world}"
+    command = f"python bench/rewards.py --worlds {world} --seeds {seeds}"
 
     def pooled(name: str) -> tuple[float, float]:
         values = np.array([result["gains"][name] for result in results])
