@@ -340,14 +340,20 @@ def personal(value_NI: Float, truth_NI: Float) -> float:
     return float(np.corrcoef(centred(value_NI), centred(truth_NI))[0, 1])
 
 
+def logged(world: str, users: int, items: int, days: int, seed: int) -> tuple[World, lp.Lake]:
+    """A world that knows something of users and items, and its log under popularity."""
+    numbers = dict(named_world(world).numbers) | {"known": KNOWN}
+    service = World(users, items, seed, WorldConfig.of(numbers))
+    lake = service.run(lp.Popular(slate=5, explore=0.1), days=days, progress=False)
+    return service, lake
+
+
 @remembered(version=2)
 def gains(
     *, world: str, users: int, items: int, judged: int, log_days: int, lived: int, seed: int
 ) -> dict[str, Any]:
     """Gains in active days over popularity of every ranker: mean and standard error."""
-    numbers = dict(named_world(world).numbers) | {"known": KNOWN}
-    service = World(users, items, seed, WorldConfig.of(numbers))
-    lake = service.run(lp.Popular(slate=5, explore=0.1), days=log_days, progress=False)
+    service, lake = logged(world, users, items, log_days, seed)
     outcomes = HABIT.outcomes(lake)
     habit = float(outcomes.value[outcomes.known].mean())
     index = service.catalogue.index
@@ -425,9 +431,7 @@ def correlations(
     *, world: str, users: int, items: int, log_days: int, seed: int
 ) -> dict[str, float]:
     """Personal correlation of the value of showing with true chance x worth, of 200 users."""
-    numbers = dict(named_world(world).numbers) | {"known": KNOWN}
-    service = World(users, items, seed, WorldConfig.of(numbers))
-    lake = service.run(lp.Popular(slate=5, explore=0.1), days=log_days, progress=False)
+    service, lake = logged(world, users, items, log_days, seed)
     outcomes = HABIT.outcomes(lake)
     sample = np.flatnonzero(service.state.alive_R)[:200]
     contexts = Contexts.of(service.user_ids.gather(sample), service.now, slots=5)

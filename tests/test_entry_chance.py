@@ -19,7 +19,7 @@ from longplay.decisions import Contexts
 from longplay.errors import ConfigError
 from longplay.index import ItemIndex
 from longplay.rewards.effects import WEIGHT_VARIANCE, Group, fit_effects
-from longplay.rewards.repetition import HALF_LIVES, MOST, Past, Showings
+from longplay.rewards.repetition import HALF_LIVES, MOST, EarlierShowings, Showings
 from longplay.rewards.showing_check import check_showing
 from longplay.rewards.taste import TasteLaw, fit_tastes
 
@@ -91,11 +91,11 @@ def test_what_contexts_carry_of_showings_is_what_the_log_says():
         shown=[["i1", "?"], []],
         shown_time=[[START, START + timedelta(days=8)], []],
     )
-    past = Past.of_contexts(contexts, ItemIndex(["i0", "i1"]))
+    past = EarlierShowings.of_contexts(contexts, ItemIndex(["i0", "i1"]))
     assert past is not None
     assert (past.owner_P.tolist(), past.item_P.tolist()) == ([0, 0], [1, -1])
     np.testing.assert_allclose(past.age_P, [9.0, 1.0])
-    assert Past.of_contexts(Contexts.of(["a"], now, slots=1), ItemIndex(["i0"])) is None
+    assert EarlierShowings.of_contexts(Contexts.of(["a"], now, slots=1), ItemIndex(["i0"])) is None
 
 
 # -- effects ---------------------------------------------------------------------------------------

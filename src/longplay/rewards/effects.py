@@ -165,7 +165,7 @@ def _most_probable(
     """Intercept, weights, effects and the expected labels at the maximum of the posterior density."""
     features = z_NF.shape[1]
     sizes = [group.levels for group in groups]
-    cuts = np.cumsum([1 + features, *sizes])
+    cuts = np.cumsum([1 + features, *sizes])[:-1]
     start = np.concatenate([[intercept], weight_F, *effect])
     expected_N = family.mean(offset_N + _links(z_NF, groups, start, cuts))
     information_N = weight_N * family.variance(expected_N)
@@ -175,10 +175,7 @@ def _most_probable(
         (z_NF**2 * information_N[:, None]).sum(axis=0) + 1 / WEIGHT_VARIANCE,
     ]
     for g, group in enumerate(groups):
-        curvature.append(
-            np.bincount(group.level_N, weights=information_N, minlength=group.levels)
-            + 1 / variance[g]
-        )
+        curvature.append(_sums(group, information_N) + 1 / variance[g])
     unit = 1.0 / np.sqrt(np.maximum(np.concatenate(curvature), 1e-9))
     centre = np.concatenate([[0.0], np.zeros(features), *mean])
     precision = np.concatenate(
@@ -196,10 +193,7 @@ def _most_probable(
         value = weight_N @ family.loss(link_N, y_N) + 0.5 * precision @ away**2
         residual_N = weight_N * (family.mean(link_N) - y_N)
         slope = [np.array([residual_N.sum()]), residual_N @ z_NF]
-        slope += [
-            np.bincount(group.level_N, weights=residual_N, minlength=group.levels)
-            for group in groups
-        ]
+        slope += [_sums(group, residual_N) for group in groups]
         return float(value), (np.concatenate(slope) + precision * away) * unit
 
     best = (
@@ -213,7 +207,7 @@ def _most_probable(
     return (
         float(best[0]),
         parts[0][1:],
-        parts[1:-1] if len(parts) > len(groups) + 1 else parts[1:],
+        parts[1:],
         expected_N,
     )
 
@@ -221,6 +215,6 @@ def _most_probable(
 def _links(z_NF: Float, groups: list[Group], parameters: Float, cuts: Int) -> Float:
     parts = np.split(parameters, cuts)
     link_N = parts[0][0] + z_NF @ parts[0][1:]
-    for group, effect_L in zip(groups, parts[1:], strict=False):
+    for group, effect_L in zip(groups, parts[1:], strict=True):
         link_N = link_N + effect_L[group.level_N]
     return link_N

@@ -16,13 +16,14 @@ from scipy import special
 from longplay.arrays import Float, Int
 from longplay.codes.vectors import WordSpace
 from longplay.decisions import Contexts
-from longplay.index import ItemIndex, distinct_keys, ranges
+from longplay.index import ItemIndex
 from longplay.lake.daily import DAY_US
 from longplay.lake.known import as_matrix, item_vectors
 from longplay.lake.lake import Lake
+from longplay.past import Past
 from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.repetition import FEATURES as REPETITION
-from longplay.rewards.repetition import HALF_LIVES, Past, Showings
+from longplay.rewards.repetition import HALF_LIVES, EarlierShowings, Showings
 from longplay.rewards.slot_log import SlotLog
 from longplay.rewards.taste import TasteLaw
 
@@ -139,18 +140,6 @@ class EntryChance:
             np.append(base_I, 0.0), np.vstack([x_IR, unknown]), np.append(index.key_row_I, -1)
         )
 
-    def features(self, past: Past, owner_N: Int, item_N: Int, position_N: Int, key_I: Int) -> Float:
-        """The features of slots, [N, F] in the order of FEATURES.
-
-        Args:
-            past: what was shown before each moment.
-            owner_N: moment of each slot.
-            item_N: item row in the lake, -1 unknown.
-            position_N: slot of the slate, from 0.
-            key_I: creator of each of the lake's items; last, of unknown ones.
-        """
-        return slot_features(past, owner_N, item_N, position_N, key_I)
-
     def usual(self, x_NF: Float, item_N: Int, facts: ItemFacts) -> Float:
         """Log odds of an entry for a usual user, [N]."""
         x_NF = np.where(self.weight_F > 0, np.minimum(x_NF, self.most_F), x_NF)
@@ -164,7 +153,7 @@ class EntryChance:
         )
         return special.expit(self.shift + self.slope_3[0] * usual_N + personal_N)
 
-    def catalogue_chance(self, past: Past, taste_MR: Float, facts: ItemFacts) -> Float:
+    def catalogue_chance(self, past: EarlierShowings, taste_MR: Float, facts: ItemFacts) -> Float:
         """The chance of an entry of every item of the lake alone in the first slot, [M, I + 1]."""
         moments = past.moments
         items = len(facts.base_I)
@@ -198,8 +187,18 @@ class EntryChance:
         return np.minimum(x, self.most_F[feature]) if self.weight_F[feature] > 0 else x
 
 
-def slot_features(past: Past, owner_N: Int, item_N: Int, position_N: Int, key_I: Int) -> Float:
-    """See `EntryChance.features`."""
+def slot_features(
+    past: EarlierShowings, owner_N: Int, item_N: Int, position_N: Int, key_I: Int
+) -> Float:
+    """The features of slots, [N, F] in the order of FEATURES.
+
+    Args:
+        past: what was shown before each moment.
+        owner_N: moment of each slot.
+        item_N: item row in the lake, -1 unknown.
+        position_N: slot of the slate, from 0.
+        key_I: creator of each of the lake's items; last, of unknown ones.
+    """
     return np.column_stack([np.log1p(position_N), past.features(owner_N, item_N, key_I)])
 
 
@@ -209,16 +208,14 @@ class TasteLog:
 
     Attributes:
         users: users by row.
-        user_P: row of each slot's user.
-        closed_P: when it was known whether the slot had an entry, microseconds.
+        past: whose slots they are, and when it was known whether each had an entry.
         item_P: item row in the lake.
         excess_P: whether it had one (0 to 1), less the usual chance.
         information_P: usual chance x (1 - usual chance).
     """
 
     users: ItemIndex
-    user_P: Int
-    closed_P: Int
+    past: Past
     item_P: Int
     excess_P: Float
     information_P: Float
@@ -235,16 +232,8 @@ class TasteLog:
             time_M: the moments, microseconds.
             user_MV: scaled vectors of the users.
         """
-        moments = distinct_keys(self.closed_P)
-        base = len(moments) + 1
-        code_P = self.user_P * base + np.searchsorted(moments, self.closed_P)
-        start_M = np.searchsorted(self.user_P, user_M)
-        stop_M = np.searchsorted(
-            code_P, user_M * base + np.searchsorted(moments, time_M, side="right")
-        )
-        count_M = np.where(user_M < 0, 0, np.maximum(stop_M - start_M, 0))
-        row = ranges(stop_M - count_M, count_M)
-        offsets = np.concatenate([[0], np.cumsum(count_M)])
+        # what closed at the moment itself is known
+        offsets, row = self.past.last(user_M, time_M + 1, len(self.item_P))
         return model.law.taste(
             facts.x_IR[self.item_P[row]],
             self.excess_P[row],
@@ -254,39 +243,22 @@ class TasteLog:
         )
 
 
-def usual_odds(model: EntryChance, slots: SlotLog, facts: ItemFacts) -> Float:
-    """Log odds of an entry for a usual user, of every slot of a log, [N]."""
-    return np.concatenate(
-        [
-            model.usual(x_NF, slots.item_N[rows], facts)
-            for rows, x_NF in log_features(slots, facts.key_I)
-        ]
-        or [np.zeros(0)]
-    )
-
-
 MOMENTS = 20_000  # slates at a time: bounds memory
 
 
-def log_features(slots: SlotLog, key_I: Int) -> list[tuple[Int, Float]]:
-    """Row numbers and features of a log's slots, part by part."""
+def log_features(slots: SlotLog, key_I: Int) -> Float:
+    """Features of a log's slots, [N, F] in the order of FEATURES."""
     showings = Showings.of(slots.user_N, slots.time_N, slots.item_N)
-    starts = (
-        np.flatnonzero(np.append(True, slots.slate_N[1:] != slots.slate_N[:-1]))
-        if len(slots)
-        else np.zeros(0, int)
-    )
+    starts = np.flatnonzero(np.diff(slots.slate_N, prepend=-1))
     bounds = np.append(starts, len(slots))
-    parts = []
+    x_NF = np.empty((len(slots), len(FEATURES)))
     for first in range(0, len(starts), MOMENTS):
         part = starts[first : first + MOMENTS]
-        rows = np.arange(part[0], bounds[min(first + MOMENTS, len(starts))])
+        rows = np.arange(part[0], bounds[first + len(part)])
         past = showings.before(slots.user_N[part], slots.time_N[part])
         owner = np.searchsorted(part, rows, side="right") - 1
-        parts.append(
-            (rows, slot_features(past, owner, slots.item_N[rows], slots.position_N[rows], key_I))
-        )
-    return parts
+        x_NF[rows] = slot_features(past, owner, slots.item_N[rows], slots.position_N[rows], key_I)
+    return x_NF
 
 
 def taste_log(slots: SlotLog, usual_N: Float) -> TasteLog:
@@ -298,10 +270,10 @@ def taste_log(slots: SlotLog, usual_N: Float) -> TasteLog:
     """
     chance_N = special.expit(usual_N)
     teaches = np.flatnonzero(slots.possible_N)
+    closed_P = slots.time_N[teaches] + DAY_US
     return TasteLog(
         slots.users,
-        slots.user_N[teaches],
-        slots.time_N[teaches] + DAY_US,
+        Past(slots.user_N[teaches], closed_P, closed_P),
         slots.item_N[teaches],
         (slots.played_N - chance_N)[teaches],
         (chance_N * (1.0 - chance_N))[teaches],

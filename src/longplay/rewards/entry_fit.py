@@ -26,7 +26,6 @@ from longplay.lake.known import item_vectors, user_vectors
 from longplay.lake.lake import Lake
 from longplay.rewards.effects import Effects, Group, fit_effects
 from longplay.rewards.entry_chance import (
-    FEATURES,
     EntryChance,
     ItemContent,
     ItemFacts,
@@ -77,9 +76,7 @@ def fit_entry_chance(
     content = _content(lake, index, knows)
     words, vectors = content.of(lake, index.items)
     key_I = np.append(index.key_row_I, -1)
-    x_NF = np.empty((len(slots), len(FEATURES)))
-    for rows, part in log_features(slots, key_I):
-        x_NF[rows] = part
+    x_NF = log_features(slots, key_I)
     if "repetition" not in parts:
         x_NF[:, 1:] = 0.0
     content_IC = np.hstack([words, vectors])

@@ -14,8 +14,9 @@ from scipy import sparse
 
 from longplay.arrays import Float, Int, dense
 from longplay.decisions import Contexts
-from longplay.index import ItemIndex, distinct_keys, ranges
+from longplay.index import ItemIndex
 from longplay.lake.daily import DAY_US
+from longplay.past import Past
 
 HALF_LIVES = (7.0, 28.0)  # days in which a showing counts half
 MOST = 200  # showings that are looked back on
@@ -29,42 +30,40 @@ class Showings:
     """Showings of a log, in the order of users and, of each user, in the order of times.
 
     Attributes:
-        user_P: row of each user, ascending; -1 for users without a row come first.
-        time_P: when it was shown, microseconds.
+        past: whose they are and when they were, known at once.
         item_P: item row, -1 unknown.
     """
 
-    user_P: Int
-    time_P: Int
+    past: Past
     item_P: Int
 
     @classmethod
     def of(cls, user_P: Int, time_P: Int, item_P: Int) -> Self:
-        """The showings in order."""
-        order = np.lexsort((time_P, user_P))
-        return cls(user_P[order], time_P[order], item_P[order])
+        """The showings in order.
 
-    def before(self, user_N: Int, time_N: Int) -> Past:
+        Args:
+            user_P: row of each user.
+            time_P: when it was shown, microseconds.
+            item_P: item row, -1 unknown.
+        """
+        order = np.lexsort((time_P, user_P))
+        return cls(Past(user_P[order], time_P[order], time_P[order]), item_P[order])
+
+    def before(self, user_N: Int, time_N: Int) -> EarlierShowings:
         """The last `MOST` showings to each user strictly before each moment.
 
         Args:
             user_N: row of each moment's user, -1 for a user without showings.
             time_N: the moments, microseconds.
         """
-        moments = distinct_keys(self.time_P)
-        base = len(moments) + 1
-        code_P = self.user_P * base + np.searchsorted(moments, self.time_P)
-        start_N = np.searchsorted(self.user_P, user_N)
-        stop_N = np.searchsorted(code_P, user_N * base + np.searchsorted(moments, time_N))
-        count_N = np.where(user_N < 0, 0, np.minimum(stop_N - start_N, MOST))
-        row_P = ranges(stop_N - count_N, count_N)
-        owner_P = np.repeat(np.arange(len(user_N)), count_N)
-        age_P = (time_N[owner_P] - self.time_P[row_P]) / DAY_US
-        return Past(len(user_N), owner_P, self.item_P[row_P], age_P)
+        offsets, row_P = self.past.last(user_N, time_N, MOST)
+        owner_P = np.repeat(np.arange(len(user_N)), np.diff(offsets))
+        age_P = (time_N[owner_P] - self.past.time_E[row_P]) / DAY_US
+        return EarlierShowings(len(user_N), owner_P, self.item_P[row_P], age_P)
 
 
 @dataclass(frozen=True, eq=False)
-class Past:
+class EarlierShowings:
     """Showings before each of N moments.
 
     Attributes:

@@ -29,12 +29,12 @@ from longplay.rewards.entry_chance import (
     EntryChance,
     ItemFacts,
     TasteLog,
+    log_features,
     slot_features,
     taste_log,
-    usual_odds,
 )
 from longplay.rewards.familiar import LakeIndex
-from longplay.rewards.repetition import Past, Showings
+from longplay.rewards.repetition import EarlierShowings, Showings
 from longplay.rewards.slot_log import SlotLog
 from longplay.signals.outcomes.once import left_by_slots_above
 from longplay.signals.signal import Signal
@@ -103,13 +103,14 @@ class Showing:
         facts = self.entry.facts(lake, index)
         decisions = lake.decisions.filter(pl.col("surface") == self.surface)
         slots = SlotLog.of(index, decisions, self.signal.entry.novel_for)
+        usual_N = self.entry.usual(log_features(slots, facts.key_I), slots.item_N, facts)
         showings = Showings.of(slots.user_N, slots.time_N, slots.item_N)
         return LakeView(
             index,
             key_row_K,
             facts,
             showings,
-            taste_log(slots, usual_odds(self.entry, slots, facts)),
+            taste_log(slots, usual_N),
         )
 
     def gain(
@@ -218,7 +219,7 @@ class Showing:
         familiar_N = index.familiar(user_M[owner_N], key_N, time_M[owner_N], novel_for)
         return familiar_N | in_history(contexts, owner_N, key_N, index, novel_for)
 
-    def _visits(self, contexts: Contexts, view: LakeView) -> tuple[Int, Past, Float]:
+    def _visits(self, contexts: Contexts, view: LakeView) -> tuple[Int, EarlierShowings, Float]:
         """The visit of each context, [N]; what was shown before each visit, and the taste of its user.
 
         Contexts of a user at one time are one visit, as they are where several slates are drawn for a
@@ -231,7 +232,7 @@ class Showing:
         frame = contexts.frame
         time_N = frame["time"].dt.epoch("us").to_numpy()
         user_N = view.tastes.users.rows(frame["user_id"])
-        past = Past.of_contexts(contexts, view.index.items)
+        past = EarlierShowings.of_contexts(contexts, view.index.items)
         if past is None:
             name_N = frame["user_id"].rank("dense").to_numpy().astype(np.int64)
             pairs = np.stack([name_N, time_N], axis=1)

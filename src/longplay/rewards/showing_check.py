@@ -57,8 +57,10 @@ def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
     weights |= {"user's own rate": float(model.slope_3[1]), "user's taste": float(model.slope_3[2])}
     if len(slates) < LEAST_SLATES:
         return ShowingFigures(showing.surface or "", showing.slots, len(slates), weights, (), {})
+    x_NF = log_features(slots, np.append(view.index.key_row_I, -1))[rows]
     chances = {
-        part: _chances(_without(model, part), showing, lake, slots, rows) for part in ("", *PARTS)
+        part: _chances(_without(model, part), showing, lake, slots, rows, x_NF)
+        for part in ("", *PARTS)
     }
     worth_N = slots.played_N[rows] * early.items(view.index.keys.ids.gather(slots.key_N[rows])).mean
     bins = reliability(chances[""], slots.played_N[rows])
@@ -86,12 +88,13 @@ def _without(model: EntryChance, part: str) -> EntryChance:
     return replace(model, weight_F=weight_F, slope_3=slope_3, content_C=content_C)
 
 
-def _chances(model: EntryChance, showing: Showing, lake: Lake, slots: SlotLog, rows: Int) -> Float:
+def _chances(
+    model: EntryChance, showing: Showing, lake: Lake, slots: SlotLog, rows: Int, x_NF: Float
+) -> Float:
     """The model's chance of an entry at these slots, [N], from what was known before their visits."""
     view = showing.view(lake)
     facts = model.facts(lake, view.index)
     assert view.tastes is not None
-    x_NF = np.concatenate([part for _, part in log_features(slots, facts.key_I)])
     visits, first, owner = np.unique(slots.slate_N[rows], return_index=True, return_inverse=True)
     user_M = slots.user_N[rows[first]]
     time_M = slots.time_N[rows[first]]
@@ -102,7 +105,7 @@ def _chances(model: EntryChance, showing: Showing, lake: Lake, slots: SlotLog, r
             user_vectors(lake, slots.users.ids.gather(user_M), times)
         )
     taste_MR = view.tastes.taste(model, facts, user_M, time_M, vectors)
-    usual_N = model.usual(x_NF[rows], slots.item_N[rows], facts)
+    usual_N = model.usual(x_NF, slots.item_N[rows], facts)
     return model.chance(usual_N, taste_MR[owner], facts.x_IR[slots.item_N[rows]])
 
 

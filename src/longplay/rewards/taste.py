@@ -117,14 +117,13 @@ def fit_tastes(
         usual_VR[:, shared] = np.eye(user_UV.shape[1])
         match_P = np.einsum("pr,pr->p", x_PR, (user_UV @ usual_VR)[user_P])
         usual_VR *= _match_weight(match_P, excess_P, information_P, user_P // 2 % 2 == 0)
-        excess_left_P = excess_P - information_P * np.einsum(
-            "pr,pr->p", x_PR, (user_UV @ usual_VR)[user_P]
-        )
-        usual_VR += _usual(x_PR, excess_left_P, information_P, user_P, user_UV)
-    else:
-        usual_VR += _usual(x_PR, excess_P, information_P, user_P, user_UV)
-    expected_P = np.einsum("pr,pr->p", x_PR, (user_UV @ usual_VR)[user_P]) if len(usual_VR) else 0.0
-    left_P = excess_P - information_P * expected_P
+
+    def left() -> Float:
+        """What usual tastes leave of the excess."""
+        return excess_P - information_P * np.einsum("pr,pr->p", x_PR, (user_UV @ usual_VR)[user_P])
+
+    usual_VR += _usual(x_PR, left(), information_P, user_P, user_UV)
+    left_P = left()
     variance_R = np.empty(x_PR.shape[1])
     for r, x_P in enumerate(x_PR.T):
         gradient_U = np.bincount(user_P, weights=left_P * x_P, minlength=users)
