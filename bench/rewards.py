@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from sklearn.linear_model import Ridge
 
 import longplay as lp
 from longplay.decisions import Contexts, Decisions, context_chance
-from longplay.estimate import clustered_mean
 from longplay.index import ItemIndex
 from longplay.lake.known import item_vectors, user_vectors
 from longplay.policies.plackett import plackett_luce_log_prob
@@ -124,9 +123,8 @@ def true_chance(world: World, contexts: Contexts) -> Float:
     state = wake(world.state, config).take(rows)
     listeners = world.listeners.take(rows)
     n, creators = len(rows), len(catalogue.creators)
-    taste_ND = world.listeners.taste(world.day, config)[rows].astype(float)
     odds_NI = special.logit(catalogue.appeal_I) + np.log(listeners.click_U)[:, None]
-    odds_NI = odds_NI + config.match * (taste_ND @ catalogue.taste_ID.T - 1.0)
+    odds_NI = odds_NI + config.match * (true_match(world, contexts) - 1.0)
     known_NC, satiety_NC = np.zeros((n, creators), dtype=bool), np.zeros((n, creators))
     slot = state.creator_RM >= 0
     of = np.nonzero(slot)[0], state.creator_RM[slot]
@@ -152,14 +150,31 @@ def true_chance(world: World, contexts: Contexts) -> Float:
     return special.expit(odds_NI)
 
 
+def true_match(world: World, contexts: Contexts) -> Float:
+    """How well each item matches each user's taste: 1 is usual, [N, I]."""
+    taste_ND = world.listeners.taste(world.day, world.config)[rows_of(world, contexts)].astype(
+        float
+    )
+    return taste_ND @ world.catalogue.taste_ID.T
+
+
 def true_worth(world: World, contexts: Contexts) -> Float:
     """What a play of each item adds to a habit: depth x match x liking, [N, I]."""
     rows, catalogue = rows_of(world, contexts), world.catalogue
-    taste_ND = world.listeners.taste(world.day, world.config)[rows].astype(float)
     creators = len(catalogue.creators)
     pairs = np.repeat(rows, creators), np.tile(np.arange(creators), len(rows))
     liking_NC = world.listeners.liking(*pairs, world.config).reshape(len(rows), creators)
-    return catalogue.depth_I * (taste_ND @ catalogue.taste_ID.T) * liking_NC[:, catalogue.creator_I]
+    return catalogue.depth_I * true_match(world, contexts) * liking_NC[:, catalogue.creator_I]
+
+
+def known_match(world: World, contexts: Contexts, lake: lp.Lake) -> Float:
+    """The match as the product of what the service knows of user and item predicts it, by least squares on
+    these very pairs, [N, I]."""
+    user_NV = user_vectors(lake, contexts.frame["user_id"], world.now)
+    item_IV = np.nan_to_num(item_vectors(lake, world.catalogue.index.ids))
+    product_NI, match_NI = user_NV @ item_IV.T, true_match(world, contexts)
+    slope, level = np.polyfit(product_NI.ravel(), match_NI.ravel(), 1)
+    return np.maximum(level + slope * product_NI, 1e-3)
 
 
 # -- a plain ridge ---------------------------------------------------------------------------------
@@ -314,15 +329,6 @@ def active_days(world: World, policy: Any, users: Int, days: int, seed: int) -> 
     return every["len"].fill_null(0).to_numpy().astype(float)
 
 
-def early_score(early: lp.ProgressiveReward, index: ItemIndex, lake: lp.Lake) -> Score:
-    """The value of showing every item, as an early reward has it."""
-
-    def score(world: World, contexts: Contexts) -> Float:
-        return early.item_value(contexts, index.ids, lake).mean
-
-    return score
-
-
 def personal(value_NI: Float, truth_NI: Float) -> float:
     """Correlation of log values with user and item means removed, over pairs of a positive value: what
     is familiar is worth 0."""
@@ -340,226 +346,340 @@ def personal(value_NI: Float, truth_NI: Float) -> float:
     return float(np.corrcoef(centred(value_NI), centred(truth_NI))[0, 1])
 
 
-def logged(world: str, users: int, items: int, days: int, seed: int) -> tuple[World, lp.Lake]:
-    """A world that knows something of users and items, and its log under popularity."""
-    numbers = dict(named_world(world).numbers) | {"known": KNOWN}
-    service = World(users, items, seed, WorldConfig.of(numbers))
-    lake = service.run(lp.Popular(slate=5, explore=0.1), days=days, progress=False)
-    return service, lake
+@dataclass(frozen=True)
+class Case:
+    """A world with a log of `log_days`, in which rankers are judged by the `lived` days of `judged` users."""
+
+    world: str
+    users: int
+    items: int
+    judged: int
+    log_days: int
+    lived: int
+    seed: int
 
 
-@remembered(version=2)
-def gains(
-    *, world: str, users: int, items: int, judged: int, log_days: int, lived: int, seed: int
-) -> dict[str, Any]:
-    """Gains in active days over popularity of every ranker: mean and standard error."""
-    service, lake = logged(world, users, items, log_days, seed)
-    outcomes = HABIT.outcomes(lake)
-    habit = float(outcomes.value[outcomes.known].mean())
-    index = service.catalogue.index
-    started = time.process_time()
-    early = lp.ProgressiveReward(HABIT).fit(lake, outcomes, progress=False)
-    seconds = time.process_time() - started
-    informed = replace(early, showing=None, knows=("users", "items")).fit(
-        lake, outcomes, progress=False
-    )
-    rates = replace(early, showing=fit_showing(HABIT, lake, outcomes, parts=("content", "rate")))
-    again = replace(
-        early, showing=fit_showing(HABIT, lake, outcomes, parts=("content", "rate", "repetition"))
-    )
-    user_UV = user_vectors(lake, service.user_ids, service.now)
-    shuffled = np.random.default_rng(seed).permutation(len(user_UV))
-    belief_I = early.items(service.catalogue.frame["creator_id"]).mean
-    depth_C = np.bincount(service.catalogue.creator_I, weights=service.catalogue.depth_I)
-    depth_C /= np.bincount(service.catalogue.creator_I)
-    released = service.catalogue.release_I < 0
-    best = np.zeros(items)
-    best[
-        np.argsort(-np.where(released, service.catalogue.appeal_I * service.catalogue.depth_I, 0))[
-            :5
-        ]
-    ] = 5.0
+@dataclass(eq=False)
+class Logged:
+    """A case after its log, and the models fitted on it."""
 
-    def ranker(name: str, score: Score, effective: float = EFFECTIVE) -> Ranker:
-        return Ranker(f"{name}@1", index, score, effective=effective)
+    case: Case
+    service: World
+    lake: lp.Lake
+    outcomes: lp.Outcomes
+    judged: Int
+    early: dict[tuple[str, tuple[str, ...]], lp.ProgressiveReward] = field(default_factory=dict)
 
-    def of(model: lp.ProgressiveReward) -> Score:
-        return early_score(model, index, lake)
+    def model(self, name: str = "progressive", knows: tuple[str, ...] = ()) -> lp.ProgressiveReward:
+        """An early reward of habits, fitted once."""
+        if (name, knows) not in self.early:
+            kind = {"progressive": lp.ProgressiveReward, "personal": lp.PersonalReward}[name]
+            self.early[name, knows] = kind(HABIT, knows=knows).fit(
+                self.lake, self.outcomes, progress=False
+            )
+        return self.early[name, knows]
 
-    rankers = {
-        "the same five items": ranker("same", lambda w, c: np.tile(best, (len(c), 1)), 5.05),
-        "rotation by appeal x depth": ranker(
-            "rotation",
-            lambda w, c: np.tile(w.catalogue.appeal_I * w.catalogue.depth_I, (len(c), 1)),
-        ),
-        "rates": ranker("rates", of(rates)),
-        "rates, repetition": ranker("repetition", of(again)),
-        "log": ranker("log", of(early)),
-        "factors": ranker("factors", of(informed)),
-        "ridge, factors": ranker("ridge", TwoPartRidge.fit(service, lake, user_UV).score),
-        "ridge, factors shuffled": ranker(
-            "shuffled", TwoPartRidge.fit(service, lake, user_UV[shuffled]).score
-        ),
-        "true chance x belief": ranker("chance", lambda w, c: true_chance(w, c) * belief_I),
-        "true chance x creator": ranker(
-            "creator", lambda w, c: true_chance(w, c) * depth_C[w.catalogue.creator_I]
-        ),
-        "full knowledge": ranker("full", lambda w, c: true_chance(w, c) * true_worth(w, c)),
-    }
+
+@lru_cache(maxsize=1)
+def logged(case: Case) -> Logged:
+    """The case's world, which knows something of users and items, and its log under popularity."""
+    numbers = dict(named_world(case.world).numbers) | {"known": KNOWN}
+    service = World(case.users, case.items, case.seed, WorldConfig.of(numbers))
+    lake = service.run(lp.Popular(slate=5, explore=0.1), days=case.log_days, progress=False)
     alive = np.flatnonzero(service.state.alive_R)
-    chosen = np.sort(
-        np.random.default_rng([seed, 3]).choice(alive, min(judged, len(alive)), replace=False)
+    judged = min(case.judged, len(alive))
+    chosen = np.sort(np.random.default_rng([case.seed, 3]).choice(alive, judged, replace=False))
+    return Logged(case, service, lake, HABIT.outcomes(lake), chosen)
+
+
+KNOWS = ("users", "items")
+Made = Callable[[Logged], Score]
+
+
+def by_value(model: str, knows: tuple[str, ...] = ()) -> Made:
+    """The value of showing every item, as an early reward has it."""
+
+    def made(log: Logged) -> Score:
+        early, ids = log.model(model, knows), log.service.catalogue.index.ids
+        return lambda world, contexts: early.item_value(contexts, ids, log.lake).mean
+
+    return made
+
+
+def by_parts(parts: tuple[str, ...]) -> Made:
+    """The same with some parts of the chance of an entry alone."""
+
+    def made(log: Logged) -> Score:
+        showing = fit_showing(HABIT, log.lake, log.outcomes, parts=parts)
+        early, ids = replace(log.model(), showing=showing), log.service.catalogue.index.ids
+        return lambda world, contexts: early.item_value(contexts, ids, log.lake).mean
+
+    return made
+
+
+def by_chance(outcome: Callable[[World, Contexts], Float], knows: tuple[str, ...] = ()) -> Made:
+    """Our chance of an entry times an outcome that nobody but the world knows."""
+
+    def made(log: Logged) -> Score:
+        showing = log.model(knows=knows).showing
+        assert showing is not None
+
+        def score(world: World, contexts: Contexts) -> Float:
+            view = showing.view(log.lake)
+            row_I = view.index.items.rows(world.catalogue.index.ids)
+            return showing.catalogue_gain(contexts, view, row_I)[1] * outcome(world, contexts)
+
+        return score
+
+    return made
+
+
+def by_ridge(shuffled: bool) -> Made:
+    """The plain ridge, with the factors of users or with those of others."""
+
+    def made(log: Logged) -> Score:
+        user_UV = user_vectors(log.lake, log.service.user_ids, log.service.now)
+        if shuffled:
+            user_UV = user_UV[np.random.default_rng(log.case.seed).permutation(len(user_UV))]
+        return TwoPartRidge.fit(log.service, log.lake, user_UV).score
+
+    return made
+
+
+def by_outcome(model: str, knows: tuple[str, ...] = ()) -> Made:
+    """The true chance of a play times what an early reward believes of an entry."""
+
+    def made(log: Logged) -> Score:
+        early, catalogue = log.model(model, knows), log.service.catalogue
+        showing = early.showing
+        assert showing is not None
+        usual_I = early.items(catalogue.frame["creator_id"]).mean
+
+        def score(world: World, contexts: Contexts) -> Float:
+            view = showing.view(log.lake)
+            gain_NI = showing.catalogue_gain(
+                contexts, view, view.index.items.rows(catalogue.index.ids)
+            )[1]
+            value_NI = early.item_value(contexts, catalogue.index.ids, log.lake).mean
+            outcome_NI = np.divide(
+                value_NI, gain_NI, where=gain_NI != 0, out=np.zeros(gain_NI.shape)
+            )
+            return true_chance(world, contexts) * np.where(gain_NI != 0, outcome_NI, usual_I)
+
+        return score
+
+    return made
+
+
+def creator_mean(world: World, contexts: Contexts) -> Float:
+    """Mean depth of each item's creator, [N, I]."""
+    catalogue = world.catalogue
+    depth_C = np.bincount(catalogue.creator_I, weights=catalogue.depth_I)
+    depth_C /= np.maximum(np.bincount(catalogue.creator_I), 1)
+    return np.tile(depth_C[catalogue.creator_I], (len(contexts), 1))
+
+
+def same_five(log: Logged) -> Score:
+    """The five best of the items released before the log ended, at every visit."""
+    catalogue = log.service.catalogue
+    worth_I = np.where(catalogue.release_I < 0, catalogue.appeal_I * catalogue.depth_I, 0.0)
+    best_I = np.zeros(len(worth_I))
+    best_I[np.argsort(-worth_I)[:5]] = 5.0
+    return lambda world, contexts: np.tile(best_I, (len(contexts), 1))
+
+
+def rotation(log: Logged) -> Score:
+    """Appeal x depth, whoever visits."""
+    catalogue = log.service.catalogue
+    return lambda world, contexts: np.tile(
+        catalogue.appeal_I * catalogue.depth_I, (len(contexts), 1)
     )
-    popular = active_days(service, lp.Popular(slate=5, explore=0.1).fit(lake), chosen, lived, seed)
-    result: dict[str, Any] = {
-        "habit": habit,
-        "fit_seconds": seconds,
-        "popular": float(popular.mean()),
-        "gains": {},
-    }
-    for name, policy in rankers.items():
-        print(f"{world}, seed {seed}: {name}", file=sys.stderr, flush=True)
-        gain = clustered_mean(
-            active_days(service, policy, chosen, lived, seed) - popular, estimand=name
-        )
-        result["gains"][name] = [gain.value, gain.std_error]
-    return result
+
+
+INSIDERS: dict[str, Made] = {  # nothing of them is a model of ours
+    "the same five items": same_five,
+    "rotation by appeal x depth": rotation,
+    "true chance x creator": lambda log: lambda w, c: true_chance(w, c) * creator_mean(w, c),
+    "full knowledge": lambda log: lambda w, c: true_chance(w, c) * true_worth(w, c),
+}
+RIDGES: dict[str, Made] = {
+    "ridge, factors": by_ridge(shuffled=False),
+    "ridge, factors shuffled": by_ridge(shuffled=True),
+}
+OURS: dict[str, Made] = {
+    "rates": by_parts(("content", "rate")),
+    "rates, repetition": by_parts(("content", "rate", "repetition")),
+    "log": by_value("progressive"),
+    "log, personal": by_value("personal"),
+    "factors": by_value("progressive", KNOWS),
+    "factors, personal": by_value("personal", KNOWS),
+    "chance from the log x creator": by_chance(creator_mean),
+    "chance from the log x true outcome": by_chance(true_worth),
+    "chance with factors x true outcome": by_chance(true_worth, KNOWS),
+    "true chance x belief": by_outcome("progressive"),
+    "true chance x personal belief": by_outcome("personal", KNOWS),
+}
+VERSIONS = {"insiders": 1, "ridges": 1, "ours": 1}  # raised when what they compute changes
 
 
 @remembered(version=1)
-def correlations(
-    *, world: str, users: int, items: int, log_days: int, seed: int
-) -> dict[str, float]:
-    """Personal correlation of the value of showing with true chance x worth, of 200 users."""
-    service, lake = logged(world, users, items, log_days, seed)
-    outcomes = HABIT.outcomes(lake)
+def lived(*, case: Case, ranker: str, version: int) -> list[int]:
+    """Active days of each judged user under a ranker."""
+    print(f"{case.world}, seed {case.seed}: {ranker}", file=sys.stderr, flush=True)
+    log = logged(case)
+    if ranker == "popular":
+        policy: Any = lp.Popular(slate=5, explore=0.1).fit(log.lake)
+    else:
+        score = (INSIDERS | RIDGES | OURS)[ranker](log)
+        effective = 5.05 if ranker == "the same five items" else EFFECTIVE
+        policy = Ranker(f"{ranker}@1", log.service.catalogue.index, score, effective=effective)
+    days = active_days(log.service, policy, log.judged, case.lived, case.seed)
+    return [int(x) for x in days]
+
+
+def gains(case: Case, groups: Sequence[str]) -> dict[str, Float]:
+    """Active days over popularity of each judged user, under every ranker of these groups."""
+    popular = np.array(lived(case=case, ranker="popular", version=VERSIONS["insiders"]))
+    named = {"insiders": INSIDERS, "ridges": RIDGES, "ours": OURS}
+    return {
+        name: np.array(lived(case=case, ranker=name, version=VERSIONS[group])) - popular
+        for group in groups
+        for name in named[group]
+    }
+
+
+@remembered(version=2)
+def correlations(*, case: Case, version: int) -> dict[str, float]:
+    """Personal correlation with true chance x true outcome, of 200 users: of the value of showing, and of
+    the best that could be known without a user's liking for a creator, which nothing tells."""
+    log = logged(case)
+    service, lake = log.service, log.lake
     sample = np.flatnonzero(service.state.alive_R)[:200]
     contexts = Contexts.of(service.user_ids.gather(sample), service.now, slots=5)
     ids = service.items["item_id"]
     released = service.catalogue.index.rows(ids)
-    truth_NI = (true_chance(service, contexts) * true_worth(service, contexts))[:, released]
+    chance_NI, outcome_NI = true_chance(service, contexts), true_worth(service, contexts)
+    truth_NI = (chance_NI * outcome_NI)[:, released]
     result = {}
-    for name, knows in (("log", ()), ("factors", ("users", "items"))):
-        early = lp.ProgressiveReward(HABIT, knows=knows).fit(lake, outcomes, progress=False)
-        value_NI = early.item_value(contexts, ids, lake).mean
+    for name, model, knows in (
+        ("log", "progressive", ()),
+        ("factors", "progressive", KNOWS),
+        ("log, personal", "personal", ()),
+        ("factors, personal", "personal", KNOWS),
+    ):
+        value_NI = log.model(model, knows).item_value(contexts, ids, lake).mean
         result[name] = personal(value_NI, truth_NI)
+    possible_NI = value_NI > 0
+    match_NI, guess_NI = true_match(service, contexts), known_match(service, contexts, lake)
+    depth_I, weight = service.catalogue.depth_I, service.config.match
+    guessed_NI = special.expit(special.logit(chance_NI) + weight * (guess_NI - match_NI))
+    for name, known_NI in (
+        ("taste known exactly", chance_NI * match_NI * depth_I),
+        ("taste known as the service knows it", guessed_NI * guess_NI * depth_I),
+    ):
+        result[name] = personal(np.where(possible_NI, known_NI[:, released], 0.0), truth_NI)
     return result
 
 
-def ratio(value: float, other: float) -> float:
-    """value / other; 0 where the other is 0, as in a quick run."""
-    return value / other if other else 0.0
+def interval_of(
+    statistic: Callable[[list[dict[str, Float]]], float], per_seed: list[dict[str, Float]]
+) -> tuple[float, float, float]:
+    """The statistic of all seeds and its 95% interval: users of each seed drawn anew, 500 times."""
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(500):
+        row_by_seed = [rng.integers(0, len(gain["log"]), len(gain["log"])) for gain in per_seed]
+        drawn.append(
+            statistic(
+                [
+                    {name: gain_U[rows] for name, gain_U in gain.items()}
+                    for gain, rows in zip(per_seed, row_by_seed, strict=True)
+                ]
+            )
+        )
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return statistic(per_seed), float(low), float(high)
+
+
+def pooled(per_seed: list[dict[str, Float]], name: str) -> float:
+    """Mean gain over seeds."""
+    return float(np.mean([gain[name].mean() for gain in per_seed]))
+
+
+BARS = (  # ratio of two rankers' gains, its bar, whether it is an aim
+    ("log", "ridge, factors shuffled", 1.1, ">="),
+    ("log", "ridge, factors", 0.7, ">="),
+    ("factors", "ridge, factors", 1.0, ">="),
+    ("log", "full knowledge", 0.4, "aim"),
+    ("factors", "full knowledge", 0.6, "aim"),
+    ("log, personal", "ridge, factors shuffled", 1.1, ">="),
+    ("log, personal", "ridge, factors", 0.7, ">="),
+    ("factors, personal", "ridge, factors", 1.0, ">="),
+    ("log, personal", "full knowledge", 0.4, "aim"),
+    ("factors, personal", "full knowledge", 0.6, "aim"),
+)
 
 
 def table(world: str, users: int, seeds: int, quick: bool) -> list[dict[str, Any]]:
     """Rows of one world."""
     sizes = (
-        {"items": 60, "judged": 60, "log_days": 75, "lived": 5}
+        {"users": 200, "items": 60, "judged": 60, "log_days": 75, "lived": 5}
         if quick
-        else {
-            "items": 2_000,
-            "judged": 2_000,
-            "log_days": 84,
-            "lived": LIVED,
-        }
+        else {"users": users, "items": 2_000, "judged": 2_000, "log_days": 84, "lived": LIVED}
     )
-    results = [
-        gains(world=world, users=200 if quick else users, seed=7 + seed, **sizes)
-        for seed in range(seeds)
-    ]
+    cases = [Case(world=world, seed=7 + seed, **sizes) for seed in range(seeds)]
+    per_seed, personals = [], []
+    for case in cases:  # a case at a time: its models are kept in memory
+        per_seed.append(gains(case, ("insiders", "ridges", "ours")))
+        personals.append(correlations(case=case, version=VERSIONS["ours"]))
     command = f"python bench/rewards.py --worlds {world} --seeds {seeds}"
 
-    def pooled(name: str) -> tuple[float, float]:
-        values = np.array([result["gains"][name] for result in results])
-        return float(values[:, 0].mean()), float(np.sqrt((values[:, 1] ** 2).sum()) / len(values))
-
     def row(
-        claim: str, value: float, error: float | None, bar: str, ok: bool | None
+        claim: str, value: float, low: float, high: float, bar: str, ok: bool
     ) -> dict[str, Any]:
-        ends = (None, None) if error is None else (value - 1.96 * error, value + 1.96 * error)
         return {
             "claim": f"rewards, {world}: {claim}",
             "value": value,
-            "low": ends[0],
-            "high": ends[1],
+            "low": low,
+            "high": high,
             "bar": bar,
             "ok": ok,
             "seeds": seeds,
             "command": command,
         }
 
-    same = {key: value for key, value in sizes.items() if key not in ("judged", "lived")}
-    personals = [
-        correlations(world=world, users=200 if quick else users, seed=7 + seed, **same)
-        for seed in range(seeds)
-    ]
     rows = []
-    for name in results[0]["gains"]:
-        value, error = pooled(name)
+    for name in per_seed[0]:
+        ends = interval_of(lambda drawn, name=name: pooled(drawn, name), per_seed)
         rows.append(
-            row(
-                f"active days of {LIVED} over popularity, {name}",
-                value,
-                error,
-                "none: reported",
-                True,
-            )
+            row(f"active days of {LIVED} over popularity, {name}", *ends, "none: reported", True)
         )
-    log, factors = pooled("log")[0], pooled("factors")[0]
-    ridge, shuffled = pooled("ridge, factors")[0], pooled("ridge, factors shuffled")[0]
-    full = pooled("full knowledge")[0]
-    repetition = pooled("rates, repetition")[0] - pooled("rates")[0]
-    rows.append(
-        row(
-            "log over the shuffled ridge",
-            ratio(log, shuffled),
-            None,
-            ">= 1.1",
-            log >= 1.1 * shuffled,
+    for name, other, bar, kind in BARS:
+        ends = interval_of(
+            lambda drawn, name=name, other=other: (
+                pooled(drawn, name) / (pooled(drawn, other) or 1.0)
+            ),
+            per_seed,
         )
-    )
-    rows.append(
-        row(
-            "log over the ridge that sees factors",
-            ratio(log, ridge),
-            None,
-            ">= .7",
-            log >= 0.7 * ridge,
-        )
-    )
-    rows.append(
-        row(
-            "factors over the ridge that sees them",
-            ratio(factors, ridge),
-            None,
-            ">= 1",
-            factors >= ridge,
-        )
-    )
+        rows.append(row(f"{name}, over {other}", *ends, f"{kind} {bar:g}", ends[0] >= bar))
     if world == "weary":
+        ends = interval_of(
+            lambda drawn: pooled(drawn, "rates, repetition") - pooled(drawn, "rates"), per_seed
+        )
+        rows.append(row("repetition beyond rates, active days", *ends, ">= .10", ends[0] >= 0.1))
+    bars = {"log": 0.1, "log, personal": 0.1, "factors": 0.65, "factors, personal": 0.65}
+    for name in personals[0]:
+        value_by_seed = [correlation[name] for correlation in personals]
+        value, bar = float(np.mean(value_by_seed)), bars.get(name)
         rows.append(
             row(
-                "repetition beyond rates, active days",
-                repetition,
-                None,
-                ">= .10",
-                repetition >= 0.1,
+                f"personal correlation, {name}",
+                value,
+                min(value_by_seed),
+                max(value_by_seed),
+                "none: reported" if bar is None else f">= {bar:g}",
+                bar is None or value >= bar,
             )
-        )
-    rows.append(row("log over full knowledge", ratio(log, full), None, "aim .4", log >= 0.4 * full))
-    rows.append(
-        row(
-            "factors over full knowledge",
-            ratio(factors, full),
-            None,
-            "aim .6",
-            factors >= 0.6 * full,
-        )
-    )
-    for name, bar in (("log", 0.10), ("factors", 0.65)):
-        value = float(np.mean([correlation[name] for correlation in personals]))
-        rows.append(
-            row(f"personal correlation, {name}", value, None, f">= {bar:.2f}", value >= bar)
         )
     return rows
 
