@@ -393,6 +393,9 @@ def test_the_chance_keeps_its_word_about_held_out_users_and_says_what_repetition
         assert row.realised == pytest.approx(row.predicted, abs=max(0.03, 4 * row.std_error))
     assert sum(row.n for row in checked.reliability) > checked.judged
     repetition = checked.parts["repetition"]
+    # a part that cannot change the order within a slate would have a standard error of 0
+    assert all(part.gain_se for part in checked.parts.values())
+    assert checked.parts["items"].gain > 0
     assert repetition.gain_se is not None
     assert repetition.gain > 0
     assert repetition.usual > 0

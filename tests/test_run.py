@@ -8,18 +8,25 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from killing import contents, differences, kill_at_every_stage
 
 from longplay.errors import ConfigError, DataError
+from longplay.lake import Lake
 from longplay.policies.generative_policy import Generative
+from longplay.rewards import early
 from longplay.rewards.guardrails import policy_metric
+from longplay.rewards.showing import Showing
+from longplay.rewards.showing_fit import fit_showing
 from longplay.run import STAGES, load_config, run_stages
 from longplay.run.config import parse_config
 from longplay.run.engine import Silent
 from longplay.run.stages.reward import FIGURE
+from longplay.signals import Outcomes, Signal
 
 TINY = """
 [run]
@@ -88,11 +95,31 @@ class Watching(Silent):
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fits() -> list[tuple[str, datetime]]:
+    """The signal and the last day of every model of showing that `clean` fitted, in order."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory, fits: list[tuple[str, datetime]]) -> Path:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("clean")
-    run_stages(parse_config(TINY, "tiny"), base=folder, folder=folder)
+
+    def counted(signal: Signal, lake: Lake, outcomes: Outcomes, *rest: Any) -> Showing:
+        fits.append((signal.name, outcomes.as_of))
+        return fit_showing(signal, lake, outcomes, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(early, "fit_showing", counted)
+        run_stages(parse_config(TINY, "tiny"), base=folder, folder=folder)
     return folder
+
+
+def test_a_run_fits_what_several_stages_need_once(
+    clean: Path, fits: list[tuple[str, datetime]]
+) -> None:
+    # the stages reward, reinforce and audit read the same models
+    assert len(fits) == len(set(fits)) > 0
 
 
 def test_a_second_run_skips_every_stage(clean: Path) -> None:

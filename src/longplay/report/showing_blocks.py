@@ -11,9 +11,8 @@ from longplay.report.blocks import Block, Chart, Heading, Note, Table
 from longplay.results.reward_figures import ReliabilityBin, ShowingFigures
 
 PART_NAMES = {
+    "items": "rates of items and creators",
     "repetition": "earlier showings of item, creator and page",
-    "content": "words and vectors of new items",
-    "rate": "the user's own rate",
     "taste": "the user's taste",
 }
 

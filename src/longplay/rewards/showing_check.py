@@ -3,7 +3,8 @@
 Slots of held-out users are predicted from what was known before each of their visits. Calibration
 compares predicted and realised entries by bin of prediction. A part is worth what the best slot of a
 slate, by the whole model, came to beyond the best slot by the model without it: entries x belief,
-over logged slates, so that nothing but the choice within a slate differs.
+over logged slates, so that nothing but the choice within a slate differs. The user's rate is equal in
+all slots of a slate and chooses none: calibration judges it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from longplay.lake.lake import Lake
 from longplay.results.reward_figures import PartWorth, ReliabilityBin, ShowingFigures
 from longplay.rewards.early import EarlyModel
 from longplay.rewards.entry_chance import FEATURES, EntryChance, log_features
-from longplay.rewards.entry_fit import PARTS
 from longplay.rewards.showing import Showing
 from longplay.rewards.slot_log import SlotLog
 
+JUDGED = ("items", "repetition", "taste")  # parts that can change which slot of a slate is best
 MOST_SLATES = 20_000
 LEAST_SLATES = 50
 
@@ -60,7 +61,7 @@ def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
     x_NF = log_features(slots, np.append(view.index.key_row_I, -1))[rows]
     chances = {
         part: _chances(_without(model, part), showing, lake, slots, rows, x_NF)
-        for part in ("", *PARTS)
+        for part in ("", *JUDGED)
     }
     worth_N = slots.played_N[rows] * early.items(view.index.keys.ids.gather(slots.key_N[rows])).mean
     bins = reliability(chances[""], slots.played_N[rows])
@@ -70,22 +71,26 @@ def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
         judged=len(slates),
         weights=weights,
         reliability=tuple(ReliabilityBin(**row) for row in bins.to_dicts()),
-        parts={part: _worth(chances[""], chances[part], worth_N, slots, rows) for part in PARTS},
+        parts={part: _worth(chances[""], chances[part], worth_N, slots, rows) for part in JUDGED},
     )
 
 
 def _without(model: EntryChance, part: str) -> EntryChance:
     """The model without one of its parts; "" leaves all."""
+    if part == "items":
+        return replace(
+            model,
+            item_I=np.zeros_like(model.item_I),
+            key_K=np.zeros_like(model.key_K),
+            content_C=np.zeros_like(model.content_C),
+        )
     weight_F = model.weight_F.copy()
     slope_3 = model.slope_3.copy()
     if part == "repetition":
         weight_F[1:] = 0.0
-    if part == "rate":
-        slope_3[1] = 0.0
     if part == "taste":
         slope_3[2] = 0.0
-    content_C = np.zeros_like(model.content_C) if part == "content" else model.content_C
-    return replace(model, weight_F=weight_F, slope_3=slope_3, content_C=content_C)
+    return replace(model, weight_F=weight_F, slope_3=slope_3)
 
 
 def _chances(

@@ -4,9 +4,9 @@ a kill."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module, metadata
 from pathlib import Path
@@ -94,6 +94,28 @@ class Silent:
         """Report nothing."""
 
 
+Fitted = TypeVar("Fitted")
+
+
+class Memory:
+    """What a stage has fitted and later stages of the same process need again. A run that goes on in
+    another process fits it again, to the same numbers."""
+
+    def __init__(self) -> None:
+        self._fitted: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, fit: Callable[[], Fitted]) -> Fitted:
+        """The fitted value under this key.
+
+        Args:
+            key: everything that the value depends on.
+            fit: computes the value, the first time.
+        """
+        if key not in self._fitted:
+            self._fitted[key] = fit()
+        return self._fitted[key]
+
+
 @dataclass(frozen=True)
 class Work:
     """The inputs of a stage: the configuration, a folder to write to, and the results of earlier
@@ -106,6 +128,7 @@ class Work:
     results: RunResults
     ui: Ui
     now: datetime | None  # the clock's time, for "future" rows; null: no such check
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def lake(self) -> Lake:
@@ -246,6 +269,7 @@ def execute(
     keys: dict[str, StageKey] = {}
     places: dict[str, Path] = {}
     results: dict[str, StageResult] = {}
+    memory = Memory()
     for stage in stages:
         key = keys[stage.name] = key_of(stage, config, base, keys)
         seconds = None
@@ -258,7 +282,7 @@ def execute(
                     partial = folder.begin(key, resumes=stage.resumes)
                     with ui.stage(stage.name), threadpool_limits(config.run.threads):
                         finished = RunResults(dict(results))
-                        work = Work(config, partial, base, dict(places), finished, ui, now)
+                        work = Work(config, partial, base, dict(places), finished, ui, now, memory)
                         result = perform(stage, work)
                     timing = watch.read()
                     folder.finish(key, to_json(result), timing)

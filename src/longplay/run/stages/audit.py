@@ -27,7 +27,7 @@ def run(work: Work) -> AuditResult:
         lake = Lake.open(work.places["experiment"] / "lake")
         nobody = Uniform()  # who decided for an arm does not matter here, only who was in it
         experiment = experiment_of(table, nobody, dict.fromkeys(table.arms, nobody))
-    models = early_of(work, work.past)
+    models = early_of(work)
     star = config.declared()[table.north_star]
     arms: dict[str, ArmAudit] = {}
     for done, arm in enumerate(experiment.treatments):

@@ -61,7 +61,7 @@ def run(work: Work) -> ReinforceResult:
     config = work.config
     past = work.past
     table = config.of(Reinforce)
-    early = early_of(work, past)
+    early = early_of(work)
     start = Generative.load(work.places["train"] / run_policy(START).folder)
     rivals = config.of(RewardTable).rivals
     weighted_kl = table.kl if table.weighted_kl is None else table.weighted_kl

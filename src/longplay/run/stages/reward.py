@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import polars as pl
@@ -21,7 +21,7 @@ from longplay.results.reward_figures import (
     ModelScore,
     RewardResult,
 )
-from longplay.run.engine import Stage, Work, depends_on
+from longplay.run.engine import LOG_STAGES, Stage, Work, depends_on
 from longplay.run.tables import Configuration, Positive, Table
 from longplay.run_policies import MAIN, run_policy_names
 from longplay.signals import Outcomes, Signal
@@ -86,7 +86,6 @@ def run(work: Work) -> RewardResult:
     from longplay.rewards.showing_check import check_showing
 
     lake = work.lake
-    past = work.past
     config = work.config
     age = config.of(RewardTable).age
     figures: dict[str, EarlyRewardFigures] = {}
@@ -95,12 +94,15 @@ def run(work: Work) -> RewardResult:
     total = len(objectives) * (2 * len(compared) + 1)
     done = 0
     for name, signal in objectives.items():
-        past_outcomes = signal.outcomes(past)
+        past, past_outcomes = _known(work, signal)
         everything = signal.outcomes(lake)
         later = everything.entered(config.split.trained, config.split.evaluated)
         models = {}
         for label, model in compared.items():
-            models[label] = model(signal).fit(past, past_outcomes)
+            is_chosen = label == config.of(RewardTable).model
+            models[label] = (
+                _early(work, signal) if is_chosen else model(signal).fit(past, past_outcomes)
+            )
             work.ui.progress("early rewards", done := done + 1, total)
         try:
             judged = _scores(compare(models, past_outcomes, later.where(later.known), age))
@@ -180,18 +182,44 @@ def objectives_of(config: Configuration) -> dict[str, Signal]:
     return {name: signals[name] for name in config.of(RewardTable).objectives}
 
 
-def early_of(work: Work, past: Lake) -> dict[Signal, EarlyReward]:
+def early_of(work: Work) -> dict[Signal, EarlyReward]:
     """The early reward of each signal that a reward pays for or guards, fitted on what was known
     when training ended."""
-    model = models_by_name()[work.config.of(RewardTable).model]
     declared = work.config.declared()
     guarded = [
         declared[name] for name in work.config.of(RewardTable).guardrails if name in declared
     ]
     return {
-        signal: model(signal).fit(past, signal.outcomes(past))
+        signal: _early(work, signal)
         for signal in dict.fromkeys([*paid_signals(work.config), *guarded])
     }
+
+
+def _early(work: Work, signal: Signal) -> EarlyReward:
+    """The run's early reward of a signal, fitted once per process."""
+    name = work.config.of(RewardTable).model
+
+    def fit() -> EarlyReward:
+        past, outcomes = _known(work, signal)
+        return models_by_name()[name](signal).fit(past, outcomes)
+
+    return work.memory.once(("early", name, *_known_by(work, signal)), fit)
+
+
+def _known(work: Work, signal: Signal) -> tuple[Lake, Outcomes]:
+    """The log as it was known when training ended, and the signal's outcomes in it; read once per
+    process."""
+
+    def read() -> tuple[Lake, Outcomes]:
+        past = work.past
+        return past, signal.outcomes(past)
+
+    return work.memory.once(("known", *_known_by(work, signal)), read)
+
+
+def _known_by(work: Work, signal: Signal) -> tuple[Hashable, ...]:
+    log = tuple(work.places[stage] for stage in LOG_STAGES if stage in work.places)
+    return signal.label, log, work.config.split.trained
 
 
 def paid_signals(config: Configuration) -> list[Signal]:
