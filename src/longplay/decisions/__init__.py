@@ -31,6 +31,7 @@ from longplay.decisions.protocols import (
     shows_fewer,
     slots_of,
 )
+from longplay.decisions.showings import asked_surfaces
 from longplay.decisions.slates import Decisions, check_one_each, main_surface
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Slated",
     "Trained",
     "as_read",
+    "asked_surfaces",
     "check_exclude",
     "check_one_each",
     "check_rule",

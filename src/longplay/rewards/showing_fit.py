@@ -35,8 +35,8 @@ def fit_showing(
 ) -> Showing:
     """Fit the showing model on what was known at `outcomes.as_of`.
 
-    Only slots on the surface with the most slots teach: search results lead to entries far more
-    often than slots that nobody asked for.
+    Slots of every surface teach. A surface and the places on it have effects: search results lead to
+    entries far more often than slots that nobody asked for.
 
     Args:
         signal: whose entries are modelled.
@@ -57,8 +57,6 @@ def fit_showing(
     of = signal.entry.of
     if of is None or not signal.entry.is_discovery or frame.is_empty():
         return Showing(signal, association=of is not None and signal.entry.is_discovery)
-    surface = main_surface(frame)
-    frame = frame.filter(pl.col("surface") == surface)
     index = LakeIndex(view, of)
     slots = SlotLog.of(index, frame, signal.entry.novel_for)
     as_of = int(outcomes.as_of.timestamp() * 1_000_000)
@@ -76,7 +74,7 @@ def fit_showing(
         association=False,
         rho=_organic_ratio(outcomes),
         slots=len(taught),
-        surface=surface,
+        surface=main_surface(frame),
         keys=index.keys,
         entry=fit_entry_chance(view, index, slots, taught, knows, parts),
         organic_K=_organic_rates(view, index, outcomes),
