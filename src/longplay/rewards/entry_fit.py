@@ -90,7 +90,7 @@ def fit_entry_chance(
     surfaces = len(slots.surfaces)
     place_SP = np.zeros((surfaces + 1, PLACES))
     if surfaces > 1:
-        place_SP[:-1] = effects.effect_L[3][:, None] + effects.effect_L[4].reshape(-1, PLACES)
+        place_SP[:-1] = effects.effect_L[3].reshape(-1, PLACES)
     user_scaling, user_UV = _users(lake, slots, knows)
     items = len(index.items)
     model = EntryChance(
@@ -170,8 +170,8 @@ def _users(lake: Lake, slots: SlotLog, knows: Collection[str]) -> tuple[Scaling,
 def _effects(
     x_NF: Float, slots: SlotLog, taught: Int, index: LakeIndex, content_IC: Float
 ) -> Effects:
-    """Effects of items, creators and users; where there are several surfaces, also of those and of
-    the places on each."""
+    """Effects of items, creators and users; where there are several surfaces, also of the places on
+    each, which are shrunk to their surface."""
     groups = [
         Group(slots.item_N[taught], len(index.items), content_IC),
         Group(slots.key_N[taught], len(index.keys)),
@@ -181,8 +181,8 @@ def _effects(
     if surfaces > 1:
         surface_N = slots.surface_N[taught]
         place_N = np.minimum(slots.position_N[taught], PLACES - 1)
-        groups.append(Group(surface_N, surfaces))
-        groups.append(Group(surface_N * PLACES + place_N, surfaces * PLACES))
+        is_of_LS = np.repeat(np.eye(surfaces), PLACES, axis=0)
+        groups.append(Group(surface_N * PLACES + place_N, surfaces * PLACES, is_of_LS))
     return fit_effects(x_NF[taught], groups, slots.played_N[taught])
 
 

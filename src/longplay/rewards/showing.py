@@ -377,10 +377,10 @@ def worth_of_slate(key_NS: Int, slots: Belief, outcome_NS: Float) -> Belief:
         slots: the value of each slot (`worth`), [N, S].
         outcome_NS: what each slot's entries come to: chance x mean.
 
-    >>> def slot_worth(chance): return worth(chance, chance, *np.array([[[0.5, 0.5]], [[0.1, 0.1]], [[0.5, 0.5]]]), 1.0, "")
-    >>> chance = np.array([[0.4, 0.2]])
+    >>> chance, outcome = np.array([[0.4, 0.2]]), np.array([[[0.5, 0.5]], [[0.1, 0.1]], [[0.5, 0.5]]])
+    >>> slots = worth(chance, chance, *outcome, 1.0, "habit")
     >>> for key in ([[3, 3]], [[3, 5]]):                              # of one creator, and of two
-    ...     slate = worth_of_slate(np.array(key), slot_worth(chance), chance * 0.5)
+    ...     slate = worth_of_slate(np.array(key), slots, chance * 0.5)
     ...     print(slate.mean.round(3), slate.std.round(3), (slate.spread**2).round(3))
     [0.3] [0.06] [0.21]
     [0.3] [0.045] [0.25]
