@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -72,7 +73,7 @@ def lake_of(rows: list, users: list[tuple[str, float, list[float]]] = ()) -> lp.
             {
                 "user_id": [row[0] for row in users],
                 "vector": [row[2] for row in users],
-                "attributes": ['{"plan": "%g"}' % row[1] for row in users],
+                "attributes": [json.dumps({"plan": f"{row[1]:g}"}) for row in users],
                 "added_at": [day(0)] * len(users),
                 "ingested_at": [day(row[1]) for row in users],
             }
