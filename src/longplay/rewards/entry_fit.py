@@ -280,16 +280,17 @@ def _with_above(
         slope, shift = _logistic(x_NC, y_N)
         evidence = np.abs(slope / _errors(x_NC, slope, shift, y_N, user_N))[width:]
         weakest = int(evidence.argmin())
-        if evidence[weakest] >= LEAST_EVIDENCE:
+        if evidence[weakest] < LEAST_EVIDENCE:
+            del used[weakest]
+            continue
+        if (slope[:width] <= 0).any():
             break
-        del used[weakest]
-    if not used or (slope[:width] <= 0).any():
-        return model
-    above_A = np.zeros(len(ABOVE))
-    above_A[used] = slope[width:]
-    slope_3 = np.zeros(3)
-    slope_3[model.slope_3 != 0] = slope[:width]
-    return replace(model, above_A=above_A, slope_3=slope_3, shift=shift)
+        above_A = np.zeros(len(ABOVE))
+        above_A[used] = slope[width:]
+        slope_3 = np.zeros(3)
+        slope_3[model.slope_3 != 0] = slope[:width]
+        return replace(model, above_A=above_A, slope_3=slope_3, shift=shift)
+    return model
 
 
 def _errors(x_NC: Float, slope_C: Float, shift: float, y_N: Float, user_N: Int) -> Float:
