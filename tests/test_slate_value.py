@@ -13,7 +13,7 @@ import pytest
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import special
+from scipy import special, stats
 
 import longplay as lp
 from longplay.decisions import Contexts
@@ -64,6 +64,9 @@ def log(
     odds: dict[str, float],
     above: float = 0.0,
     seed: int = 0,
+    appeal_I: np.ndarray | None = None,
+    known: dict[str, list] | None = None,
+    released: int = 0,
 ) -> lp.Lake:
     """A log of slates drawn uniformly, on surfaces by turns.
 
@@ -73,16 +76,20 @@ def log(
         odds: log odds of a play by surface.
         above: what a slot above of the same creator adds to them.
         seed: of all draws.
+        appeal_I: what each item adds to the log odds; default drawn.
+        known: further columns of the items' table.
+        released: items at the catalogue's end that are released when the log ends.
     """
     rng = np.random.default_rng(seed)
-    appeal_I = rng.normal(0, 0.4, ITEMS)
+    appeal_I = rng.normal(0, 0.4, ITEMS) if appeal_I is None else appeal_I
+    items_in_all = len(appeal_I)
     decisions = []
     events = []
     for user in range(users):
         for visit in range(visits):
             time = START + timedelta(days=3 * visit, seconds=user)
             surface = list(odds)[(user + visit) % len(odds)]
-            item_S = rng.permutation(ITEMS)[:SLOTS]
+            item_S = rng.permutation(items_in_all - released)[:SLOTS]
             name = f"d{user}-{visit}"
             decisions.append((name, f"u{user}", time, surface, [f"i{item:02}" for item in item_S]))
             for place, item in enumerate(item_S):
@@ -94,8 +101,8 @@ def log(
                 events.append((*ids, time + timedelta(minutes=place + 1), "recommended", name))
                 if rng.random() < 0.5:
                     events.append((*ids, time + timedelta(days=1), "organic", None))
-    names = [f"i{item:02}" for item in range(ITEMS)]
-    creators = [f"c{item // PER_CREATOR}" for item in range(ITEMS)]
+    names = [f"i{item:02}" for item in range(items_in_all)]
+    creators = [f"c{item // PER_CREATOR}" for item in range(items_in_all)]
     shown = pl.DataFrame(
         decisions, schema=["decision_id", "user_id", "time", "surface", "slate"], orient="row"
     ).with_columns(
@@ -111,11 +118,13 @@ def log(
         creator_id=pl.col("item_id").replace(dict(zip(names, creators, strict=True))),
         kind=pl.lit("play"),
     )
-    items = pl.DataFrame({"item_id": names, "creator_id": creators}).with_columns(
-        added_at=pl.lit(START), available=pl.lit(True)
-    )
-    lake = lp.Lake.memory()
     end = START + timedelta(days=3 * visits + 5)
+    added = [START] * (items_in_all - released) + [end - timedelta(hours=1)] * released
+    items = pl.DataFrame(
+        {"item_id": names, "creator_id": creators, "added_at": added} | (known or {})
+    )
+    items = items.with_columns(available=pl.lit(True))
+    lake = lp.Lake.memory()
     lake.append("log", events=played, decisions=shown, items=items, watermark=end, now=end)
     return lake
 
@@ -252,3 +261,43 @@ def test_a_slate_is_worth_what_enumerating_its_plays_says(lake, early):
     assert belief.std[0] == pytest.approx(
         np.hypot(slots.std[0, 0] + slots.std[0, 2], slots.std[0, 1])
     )
+
+
+# -- new items -------------------------------------------------------------------------------------
+
+LOUD = ("anthem", "banger", "party", "summer")
+QUIET = ("drone", "static", "hum", "rain")
+
+
+@pytest.mark.parametrize("source", ["vectors", "titles", "nothing"])
+def test_items_that_were_never_shown_are_ranked_by_what_is_known_of_them(source):
+    # catches: new items at a flat prior, content of the wrong sign, vectors that are read undeclared.
+    # A tenth of the catalogue, by creators nobody has heard of, is released when the log ends
+    rng = np.random.default_rng(5)
+    count, new = 160, 16
+    appeal_I = rng.normal(0, 0.8, count)
+    vectors = np.column_stack([appeal_I + rng.normal(0, 0.4, count), rng.normal(0, 1, (count, 2))])
+    is_loud_I = rng.random(count) < special.expit(20 * appeal_I)
+    titles = [" ".join(rng.choice(LOUD if loud else QUIET, 2, replace=False)) for loud in is_loud_I]
+    known: dict[str, list] = {"title": titles} if source == "titles" else {}
+    if source != "titles":
+        known = {"vector": vectors.tolist()}
+    lake = log(300, 14, {"home": -0.5}, appeal_I=appeal_I, known=known, released=new)
+    knows = ("items",) if source == "vectors" else ()
+    showing = fit_showing(SIGNAL, lake, SIGNAL.outcomes(lake), knows=knows)
+    view = showing.view(lake)
+    ids = [f"i{item:03}" if item > 99 else f"i{item:02}" for item in range(count - new, count)]
+    slates = pl.Series("slate", [[item] for item in ids])
+    _, chance, _ = showing.gain(new_users(lake, new, 1), slates, view)
+    chance_I = chance[:, 0]
+    if source == "nothing":
+        assert np.ptp(chance_I) < 1e-9
+        return
+    rank = stats.spearmanr(chance_I, appeal_I[-new:]).statistic
+    if source == "vectors":
+        assert rank > 0.6
+    else:  # two kinds of words tell two kinds of items apart, and nothing within a kind
+        assert chance_I[is_loud_I[-new:]].min() > chance_I[~is_loud_I[-new:]].max() + 0.1
+        assert rank > 0.3
+    truth = special.expit(-0.5 + appeal_I[-new:])
+    assert ((chance_I - truth) ** 2).mean() < ((chance_I.mean() - truth) ** 2).mean()
