@@ -15,6 +15,7 @@ PART_NAMES = {
     "content": "words and vectors of new items",
     "rate": "the user's own rate",
     "taste": "the user's taste",
+    "above": "the slots above in the slate",
 }
 
 
@@ -50,8 +51,8 @@ def showing_blocks(showing: ShowingFigures | None, plot: Chart | None) -> list[B
     if showing is None:
         return []
     text = (
-        f"Fitted on {decimal(showing.slots)} slots of {showing.surface}; judged on {decimal(showing.judged)} "
-        "slates of held-out users, from what was known before each visit. A positive weight means "
+        f"Fitted on {decimal(showing.slots)} slots, most of them on {showing.surface}; judged on "
+        f"{decimal(showing.judged)} slates of held-out users, from what was known before each visit. A positive weight means "
         "that an entry is likelier."
     )
     weights = tuple((name, signed(Bounded(weight))) for name, weight in showing.weights.items())
