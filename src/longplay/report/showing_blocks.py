@@ -52,8 +52,8 @@ def showing_blocks(showing: ShowingFigures | None, plot: Chart | None) -> list[B
         return []
     text = (
         f"Fitted on {decimal(showing.slots)} slots, most of them on {showing.surface}; judged on "
-        f"{decimal(showing.judged)} slates of held-out users, from what was known before each visit. A positive weight means "
-        "that an entry is likelier."
+        f"{decimal(showing.judged)} slates of held-out users, from what was known before each visit. "
+        "A positive weight means that an entry is likelier."
     )
     weights = tuple((name, signed(Bounded(weight))) for name, weight in showing.weights.items())
     blocks: list[Block] = [Heading("How likely is an entry where something is shown?", text)]
