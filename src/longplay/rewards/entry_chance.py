@@ -339,9 +339,8 @@ def log_features(slots: SlotLog, key_I: Int) -> Float:
 
 
 def showings_of_log(slots: SlotLog) -> Showings:
-    """What was shown without being asked for: the slots of a log that tire."""
-    rows = np.flatnonzero(slots.unasked_N)
-    return Showings.of(slots.user_N[rows], slots.time_N[rows], slots.item_N[rows])
+    """The slots of a log as showings."""
+    return Showings.of(slots.user_N, slots.time_N, slots.item_N)
 
 
 def taste_log(slots: SlotLog, usual_N: Float) -> TasteLog:

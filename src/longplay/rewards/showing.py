@@ -37,7 +37,7 @@ from longplay.rewards.entry_chance import (
 )
 from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.repetition import EarlierShowings, Showings
-from longplay.rewards.slot_log import SlotLog
+from longplay.rewards.slot_log import SlotLog, shown_unasked
 from longplay.signals.outcomes.once import left_by_slots_above
 from longplay.signals.signal import Signal
 
@@ -103,7 +103,7 @@ class Showing:
         if self.entry is None:
             return LakeView(index, key_row_K)
         facts = self.entry.facts(lake, index)
-        slots = SlotLog.of(index, lake.decisions, self.signal.entry.novel_for)
+        slots = SlotLog.of(index, shown_unasked(lake, lake.decisions), self.signal.entry.novel_for)
         place_N = self.entry.place(slots.surfaces.ids.gather(slots.surface_N), slots.position_N)
         x_NF = log_features(slots, facts.key_I)
         usual_N = self.entry.usual(x_NF, slots.item_N, place_N, facts)

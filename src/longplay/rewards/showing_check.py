@@ -31,7 +31,7 @@ from longplay.rewards.entry_chance import (
 )
 from longplay.rewards.entry_fit import PARTS
 from longplay.rewards.showing import Showing
-from longplay.rewards.slot_log import SlotLog
+from longplay.rewards.slot_log import SlotLog, shown_unasked
 
 MOST_SLATES = 20_000
 LEAST_SLATES = 50
@@ -50,7 +50,9 @@ def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
         return None
     model = showing.entry
     view = showing.view(lake)
-    slots = SlotLog.of(view.index, lake.decisions, showing.signal.entry.novel_for)
+    slots = SlotLog.of(
+        view.index, shown_unasked(lake, lake.decisions), showing.signal.entry.novel_for
+    )
     held_out_U = ope_users(slots.users.ids)
     closed = int(lake.watermark.timestamp() * 1_000_000) - DAY_US
     judged_N = slots.possible_N & (slots.time_N <= closed) & held_out_U[slots.user_N]

@@ -17,7 +17,7 @@ from longplay.lake.schema import ENGAGED
 from longplay.rewards.entry_fit import PARTS, fit_entry_chance
 from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.showing import Showing
-from longplay.rewards.slot_log import SlotLog
+from longplay.rewards.slot_log import SlotLog, shown_unasked
 from longplay.signals.outcomes.in_memory import Outcomes
 from longplay.signals.signal import Signal
 
@@ -35,8 +35,8 @@ def fit_showing(
 ) -> Showing:
     """Fit the showing model on what was known at `outcomes.as_of`.
 
-    Slots of every surface teach. A surface and the places on it have effects: search results lead to
-    entries far more often than slots that nobody asked for.
+    Slots of every surface teach, but for those that show what users asked for (`shown_unasked`). A
+    surface and the places on it have effects.
 
     Args:
         signal: whose entries are modelled.
@@ -58,7 +58,7 @@ def fit_showing(
     if of is None or not signal.entry.is_discovery or frame.is_empty():
         return Showing(signal, association=of is not None and signal.entry.is_discovery)
     index = LakeIndex(view, of)
-    slots = SlotLog.of(index, frame, signal.entry.novel_for)
+    slots = SlotLog.of(index, shown_unasked(view, frame), signal.entry.novel_for)
     as_of = int(outcomes.as_of.timestamp() * 1_000_000)
     # later slots may still see an entry
     possible_N = slots.possible_N & (slots.time_N + DAY_US <= as_of)

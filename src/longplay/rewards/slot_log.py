@@ -37,7 +37,6 @@ class SlotLog:
         position_N: its place in the slate, from 0.
         surfaces: surfaces by row.
         surface_N: row of each slot's surface.
-        unasked_N: whether the surface shows without being asked, so that its slots are showings.
         item_N: item row in the lake, -1 unknown.
         key_N: row of the creator (or item) that entries are about, -1 unknown.
         possible_N: whether it could open an entry: its creator is known, and new to the user.
@@ -51,7 +50,6 @@ class SlotLog:
     position_N: Int
     surfaces: ItemIndex
     surface_N: Int
-    unasked_N: Bool
     item_N: Int
     key_N: Int
     possible_N: Bool
@@ -75,7 +73,6 @@ class SlotLog:
         surfaces = ItemIndex(frame["surface"].unique().sort())
         count = frame["slate"].list.len().to_numpy().astype(np.int64)
         slate_N = np.repeat(np.arange(frame.height), count)
-        unasked_S = ~surfaces.ids.is_in(asked_surfaces(index.lake)).to_numpy()
         surface_N = surfaces.rows(frame["surface"])[slate_N] if len(frame) else slate_N
         _, item_N = index.items.ragged_rows(frame["slate"])
         time_N = frame["time"].dt.epoch("us").to_numpy()[slate_N]
@@ -90,12 +87,24 @@ class SlotLog:
             position_N=np.arange(len(slate_N)) - np.repeat(np.cumsum(count) - count, count),
             surfaces=surfaces,
             surface_N=surface_N,
-            unasked_N=unasked_S[surface_N],
             item_N=item_N,
             key_N=key_N,
             possible_N=possible_N,
             played_N=played(index.lake, frame).astype(np.float64),
         )
+
+
+def shown_unasked(lake: Lake, decisions: pl.DataFrame) -> pl.DataFrame:
+    """The slates that nobody asked for. What a user searches for is what the user likes: such slots would
+    teach that showing an item again makes it liked. Where all were asked for, all of them.
+
+    Args:
+        lake: the log.
+        decisions: rows of its table.
+    """
+    is_asked = pl.col("surface").is_in(asked_surfaces(lake)).fill_null(False)
+    unasked = decisions.filter(~is_asked)
+    return decisions if unasked.is_empty() else unasked
 
 
 def played(lake: Lake, decisions: pl.DataFrame) -> NDArray[np.bool_]:
