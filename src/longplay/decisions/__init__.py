@@ -31,6 +31,7 @@ from longplay.decisions.protocols import (
     shows_fewer,
     slots_of,
 )
+from longplay.decisions.showings import asked_surfaces, shown_before
 from longplay.decisions.slates import Decisions, check_one_each, main_surface
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Slated",
     "Trained",
     "as_read",
+    "asked_surfaces",
     "check_exclude",
     "check_one_each",
     "check_rule",
@@ -67,6 +69,7 @@ __all__ = [
     "reads_users",
     "rule_words",
     "rules_of",
+    "shown_before",
     "showings_of",
     "shows_fewer",
     "slots_of",

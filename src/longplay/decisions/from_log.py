@@ -10,6 +10,7 @@ import polars as pl
 from longplay.arrays import Int
 from longplay.decisions.contexts import Contexts
 from longplay.decisions.learners import of_learners
+from longplay.decisions.showings import shown_before
 from longplay.errors import DataError
 from longplay.frames import as_lists
 from longplay.index import ItemIndex, ranges
@@ -34,6 +35,8 @@ def contexts_from_log(
     exclude: str | None = None,
     surface: str = "home",
     learners: bool = False,
+    showings: int = 0,
+    users: bool = False,
 ) -> Contexts:
     """Return moments at which logged users could have been shown a slate: the first event of each
     active user-day.
@@ -55,6 +58,10 @@ def contexts_from_log(
         surface: the contexts' surface.
         learners: leave out `ope_users` users where the lake has decisions: for learning, so that
             off-policy estimates can be trusted.
+        showings: at most so many items that were shown before are carried in `shown` and
+            `shown_time`, where the lake has decisions; 0: none.
+        users: whether contexts carry what the service knew of the user at their time, in
+            `user_vector` and `user_attributes`, where the lake has users.
     """
     moments = (
         lake.events.filter(pl.col("kind").is_in(ENGAGED))
@@ -75,7 +82,14 @@ def contexts_from_log(
     if moments.is_empty():
         raise DataError("contexts_from_log: no user is active in the period; widen start and end")
     return contexts_at(
-        lake, moments, slots=slots, history=history, exclude=exclude, surface=surface
+        lake,
+        moments,
+        slots=slots,
+        history=history,
+        exclude=exclude,
+        surface=surface,
+        showings=showings,
+        users=users,
     )
 
 
@@ -94,12 +108,14 @@ def contexts_at(
     history: int,
     exclude: str | None = None,
     surface: str = "home",
+    showings: int = 0,
+    users: bool = False,
 ) -> Contexts:
-    """Contexts at `moments` (columns user_id, time). Each sees only events before its time that had
-    arrived by then.
+    """Contexts at `moments` (columns user_id, time). Each sees only events, showings and descriptions
+    of its user from before its time that had arrived by then.
 
-    See `contexts_from_log` for the other arguments. Memory: at most `history` items per context,
-    and the exclusions, which are written out for every context.
+    See `contexts_from_log` for the other arguments. Memory: at most `history` items and `showings`
+    showings per context, and the exclusions, which are written out for every context.
     """
     rule = "seen" if exclude is None else exclude
     if rule not in RULES:
@@ -112,21 +128,25 @@ def contexts_at(
         .select(columns)
         .sort("user_id", "time", "item_id", maintain_order=True)
     )
-    users = ItemIndex(events["user_id"].unique())
-    moment_user_N = users.rows(moments["user_id"])
-    order = np.argsort(users.rows(events["user_id"]), kind="stable")
+    index = ItemIndex(events["user_id"].unique())
+    moment_user_N = index.rows(moments["user_id"])
+    order = np.argsort(index.rows(events["user_id"]), kind="stable")
     events = events[order]
-    past = _past_of(events, users)
+    past = _past_of(events, index)
     moment_time_N = moments["time"].dt.epoch("us").to_numpy()
     with_item = events.filter(pl.col("item_id").is_not_null())
-    offsets, rows = _past_of(with_item, users).last(moment_user_N, moment_time_N, history)
+    offsets, rows = _past_of(with_item, index).last(moment_user_N, moment_time_N, history)
     recent = with_item[rows]
     history_columns = {
         "history_time": recent["time"],
         "history_kind": recent["kind"],
         "history_surface": recent["surface"],
     }
-    return Contexts.of(
+    shown = None
+    shown_time = None
+    if showings > 0 and not lake.decisions.is_empty():
+        shown, shown_time = shown_before(lake, moments["user_id"], moments["time"], showings)
+    contexts = Contexts.of(
         moments["user_id"],
         moments["time"],
         slots=slots,
@@ -137,7 +157,12 @@ def contexts_at(
             [as_lists(name, values, offsets) for name, values in history_columns.items()]
         ),
         exclude=exclude,
+        shown=shown,
+        shown_time=shown_time,
     )
+    if not users or lake.descriptions("users").is_empty():
+        return contexts
+    return contexts.known_from(lake)
 
 
 def _past_of(events: pl.DataFrame, users: ItemIndex) -> Past:

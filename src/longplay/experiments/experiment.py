@@ -23,6 +23,7 @@ from longplay.decisions import (
     Decisions,
     Policy,
     Slated,
+    as_read,
     check_one_each,
     reads_users,
     rules_of,
@@ -285,7 +286,7 @@ class Experiment:
             if len(arm_rows) == 0 and (len(contexts) or number):
                 continue
             arm_rng = copy.deepcopy(rng)
-            frame = policy.decide(contexts.take(arm_rows), arm_rng).frame
+            frame = policy.decide(as_read(policy, contexts.take(arm_rows)), arm_rng).frame
             marks = {
                 "experiment": pl.lit(self.label),
                 "arm": pl.lit(arm),
@@ -313,7 +314,8 @@ class Experiment:
         for number, policy in enumerate(self.arms.values()):
             arm_rows = np.flatnonzero(arm_N == number)
             if len(arm_rows) or (number == 0 and not len(contexts)):
-                parts.append(policy.log_prob(contexts.take(arm_rows), slates.gather(arm_rows)))
+                seen = as_read(policy, contexts.take(arm_rows))
+                parts.append(policy.log_prob(seen, slates.gather(arm_rows)))
                 rows.append(arm_rows)
         return np.concatenate(parts)[np.argsort(np.concatenate(rows), kind="stable")]
 

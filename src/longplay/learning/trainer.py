@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from longplay.decisions import Contexts, contexts_from_log
+from longplay.decisions import Contexts, contexts_from_log, reads_users, showings_of
 from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
 from longplay.learning.enforcement import Guardrails
@@ -113,6 +113,8 @@ class Task(Generic[P]):
             limit=pool,
             seed=seed,
             learners=True,
+            showings=showings_of(policy),
+            users=reads_users(policy),
         )
         moments = enough_left(moments, policy, slots)
         return cls(

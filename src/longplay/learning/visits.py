@@ -8,7 +8,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.decisions import Contexts, contexts_from_log, first_engagements
+from longplay.decisions import (
+    Contexts,
+    contexts_from_log,
+    first_engagements,
+    reads_users,
+    showings_of,
+)
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.learning.rollout import in_parts
@@ -49,6 +55,8 @@ def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> 
             limit=most,
             seed=seed,
             learners=True,
+            showings=showings_of(policy),
+            users=reads_users(policy),
         )
 
     if (

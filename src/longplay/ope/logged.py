@@ -25,6 +25,9 @@ from longplay.decisions import (
     index_of,
     ope_users,
     outside,
+    reads_users,
+    showings_of,
+    shown_before,
 )
 from longplay.errors import ConfigError, DataError
 from longplay.frames import as_lists
@@ -230,16 +233,35 @@ def _not_there_yet(lake: Lake, decisions: pl.DataFrame, time: pl.Series) -> tupl
 
 
 def as_seen_by(policy: Policy, logged: Logged, lake: Lake) -> Logged:
-    """The same slots with the histories that this policy would have received.
+    """The same slots with the histories that this policy would have received, and with what was shown
+    and what was known of users where it reads that.
 
     A logger that reads no history logs none; a policy that wants `history` items gets the user's
-    last ones before `history_until`, from the lake, wherever these are more than were logged. What
-    is known before a slate is drawn may differ between the two laws: the weights stay right.
-    Surface, exclusions and temperature stay as logged.
+    last ones before `history_until`, from the lake, wherever these are more than were logged. Past
+    showings and descriptions of users come from the lake where none were logged. What is known before
+    a slate is drawn may differ between the two laws: the weights stay right. Surface, exclusions and
+    temperature stay as logged.
     """
-    if policy.history < 1 or not len(logged):
+    if not len(logged):
         return logged
-    frame = logged.contexts.frame
+    contexts = logged.contexts
+    if reads_users(policy):
+        contexts = contexts.known_from(lake)
+    showings = showings_of(policy)
+    if showings > 0 and not lake.decisions.is_empty():
+        frame = contexts.frame
+        shown, shown_time = shown_before(lake, frame["user_id"], frame["time"], showings)
+        is_logged = pl.col("shown").is_not_null()
+        contexts = Contexts(
+            frame.with_columns(
+                shown=pl.when(is_logged).then("shown").otherwise(shown),
+                shown_time=pl.when(is_logged).then("shown_time").otherwise(shown_time),
+            )
+        )
+    logged = replace(logged, contexts=contexts)
+    if policy.history < 1:
+        return logged
+    frame = contexts.frame
     moments = frame.select("user_id", pl.col("history_until").alias("time"))
     log_history = contexts_at(lake, moments, slots=1, history=policy.history, exclude="none").frame
     log_history = log_history.select("history", *HISTORY_COLUMNS).select(

@@ -14,6 +14,7 @@ PART_NAMES = {
     "items": "rates of items and creators",
     "repetition": "earlier showings of item, creator and page",
     "taste": "the user's taste",
+    "above": "the slots above in the slate",
 }
 
 
@@ -49,9 +50,9 @@ def showing_blocks(showing: ShowingFigures | None, plot: Chart | None) -> list[B
     if showing is None:
         return []
     text = (
-        f"Fitted on {decimal(showing.slots)} slots of {showing.surface}; judged on {decimal(showing.judged)} "
-        "slates of held-out users, from what was known before each visit. A positive weight means "
-        "that an entry is likelier."
+        f"Fitted on {decimal(showing.slots)} slots, most of them on {showing.surface}; judged on "
+        f"{decimal(showing.judged)} slates of held-out users, from what was known before each visit. "
+        "A positive weight means that an entry is likelier."
     )
     weights = tuple((name, signed(Bounded(weight))) for name, weight in showing.weights.items())
     blocks: list[Block] = [Heading("How likely is an entry where something is shown?", text)]

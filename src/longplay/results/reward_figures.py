@@ -128,7 +128,7 @@ class ShowingFigures:
     """The chance of an entry where something is shown.
 
     Attributes:
-        surface: whose slots taught.
+        surface: on which most of the slots that taught were shown.
         slots: that taught.
         judged: slates of held-out users that it is judged on.
         weights: on the log odds of an entry, by feature.

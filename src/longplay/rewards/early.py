@@ -21,7 +21,7 @@ from longplay.lake.lake import Lake
 from longplay.lake.storage import MemoryStore
 from longplay.progress import Progress, reporting
 from longplay.rewards.entry_fit import check_known
-from longplay.rewards.showing import LakeView, Showing, worth
+from longplay.rewards.showing import LakeView, Showing, worth, worth_of_slate
 from longplay.rewards.showing_fit import fit_showing
 from longplay.signals.declare.checks import described
 from longplay.signals.declare.declaration import Declaration
@@ -397,6 +397,37 @@ class EarlyModel(ABC):
             spread_NS,
             most_possible(self.signal),
             self.signal.label,
+        )
+
+    def slate_value(self, contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
+        """The value of showing each whole slate, [N]: the sum of its slots' values, later slots given
+        the earlier ones; for pages and playlists.
+
+        Beliefs about different creators (or items) are independent, those about slots of the same one
+        are the same belief: `std` adds up within a creator, its square over creators.
+
+        Args:
+            contexts: N of them.
+            slates: list series of item ids, equally long.
+            lake: as in `value`.
+        """
+        showing = self._shown()
+        view = showing.view(lake)
+        row_NS, chance_NS, gain_NS = showing.gain(contexts, slates, view)
+        mean_NS, std_NS, spread_NS = self._given_entry(contexts, row_NS, view, lake)
+        key_NS = np.append(view.index.key_row_I, -1)[row_NS]
+        return worth_of_slate(
+            key_NS,
+            worth(
+                gain_NS,
+                chance_NS,
+                mean_NS,
+                std_NS,
+                spread_NS,
+                most_possible(self.signal),
+                self.signal.label,
+            ),
+            chance_NS * mean_NS,
         )
 
     def item_value(self, contexts: Contexts, items: pl.Series, lake: Lake) -> Belief:

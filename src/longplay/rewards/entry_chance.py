@@ -1,5 +1,5 @@
 """The chance that a slot leads to an entry: what is usual of the item and its creator, how often they
-were shown of late, the slot's place, and the user's own rate and taste.
+were shown of late, the slot's surface and place, the slots above it, and the user's own rate and taste.
 
 Every feature is a state of the visit: it uses what was known before the context's time, and nothing
 after. Axes: N slots, M moments (contexts), S slots of a slate, I items, K keys (creators or items),
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 from scipy import special
 
 from longplay.arrays import Float, Int
@@ -28,6 +29,10 @@ from longplay.rewards.slot_log import SlotLog
 from longplay.rewards.taste import TasteLaw
 
 FEATURES = ("position", *REPETITION)
+# what the slots above in the same slate are to a slot
+ABOVE = ("creator above", "likeness above", "plays above")
+PLACES = 20  # of a surface that are told apart; later ones are like the last
+SLATES = 2_000  # compared slot by slot at a time: bounds memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +110,10 @@ class EntryChance:
         user_scaling: of users' vectors; no columns where they are not read.
         shift: added to the log odds in the end.
         slope_3: what the usual log odds, the user's own rate and the user's taste are multiplied with.
+        surfaces: surfaces whose slots were fitted, by row.
+        place_SP: what a surface and a place on it add to the log odds, [S + 1, P]; last, of unknown
+            surfaces, 0: they stand at the pooled intercept.
+        above_A: weights of the slots above, in the order of ABOVE.
     """
 
     intercept: float
@@ -121,6 +130,9 @@ class EntryChance:
     user_scaling: Scaling = field(repr=False)
     shift: float = 0.0
     slope_3: Float = field(default_factory=lambda: np.ones(3))
+    surfaces: ItemIndex = field(default_factory=lambda: ItemIndex([]), repr=False)
+    place_SP: Float = field(default_factory=lambda: np.zeros((1, PLACES)), repr=False)
+    above_A: Float = field(default_factory=lambda: np.zeros(len(ABOVE)))
 
     def facts(self, lake: Lake, index: LakeIndex) -> ItemFacts:
         """What the model says of the items of a lake, new ones included: those start from their
@@ -140,26 +152,57 @@ class EntryChance:
             np.append(base_I, 0.0), np.vstack([x_IR, unknown]), np.append(index.key_row_I, -1)
         )
 
-    def usual(self, x_NF: Float, item_N: Int, facts: ItemFacts) -> Float:
-        """Log odds of an entry for a usual user, [N]."""
-        x_NF = np.where(self.weight_F > 0, np.minimum(x_NF, self.most_F), x_NF)
-        return self.intercept + x_NF @ self.weight_F + facts.base_I[item_N]
+    def place(self, surface: pl.Series, position_N: Int) -> Float:
+        """What the surface and the place on it add to the log odds of slots, [N].
 
-    def chance(self, usual_N: Float, taste_NR: Float, x_NR: Float) -> Float:
-        """The chance of an entry, [N], from the usual log odds, the user's taste and the item's vector."""
+        Args:
+            surface: the N slots' surfaces.
+            position_N: slot of the slate, from 0.
+        """
+        return self.place_SP[self.surfaces.rows(surface), np.minimum(position_N, PLACES - 1)]
+
+    def usual(self, x_NF: Float, item_N: Int, place_N: Float, facts: ItemFacts) -> Float:
+        """Log odds of an entry for a usual user, where nothing else were above, [N].
+
+        Args:
+            x_NF: features of the slots.
+            item_N: item rows in the lake, -1 unknown.
+            place_N: what the surface and the place add (`place`).
+            facts: of the lake's items.
+        """
+        x_NF = np.where(self.weight_F > 0, np.minimum(x_NF, self.most_F), x_NF)
+        return self.intercept + x_NF @ self.weight_F + place_N + facts.base_I[item_N]
+
+    def chance(
+        self, usual_N: Float, taste_NR: Float, x_NR: Float, above_NA: Float | None = None
+    ) -> Float:
+        """The chance of an entry, [N], from the usual log odds, the user's taste, the item's vector and
+        the slots above; null: there are none."""
         personal_N = self.slope_3[1] * taste_NR[:, 0]
         personal_N = personal_N + self.slope_3[2] * np.einsum(
             "nr,nr->n", taste_NR[:, 1:], x_NR[:, 1:]
         )
-        return special.expit(self.shift + self.slope_3[0] * usual_N + personal_N)
+        odds_N = self.shift + self.slope_3[0] * usual_N + personal_N
+        if above_NA is not None:
+            odds_N = odds_N + above_NA @ self.above_A
+        return special.expit(odds_N)
 
-    def catalogue_chance(self, past: EarlierShowings, taste_MR: Float, facts: ItemFacts) -> Float:
-        """The chance of an entry of every item of the lake alone in the first slot, [M, I + 1]."""
+    def catalogue_chance(
+        self, past: EarlierShowings, taste_MR: Float, place_M: Float, facts: ItemFacts
+    ) -> Float:
+        """The chance of an entry of every item of the lake alone in the first slot, [M, I + 1].
+
+        Args:
+            past: what was shown before each moment.
+            taste_MR: the users' tastes.
+            place_M: what the surface of each moment adds in its first slot (`place`).
+            facts: of the lake's items.
+        """
         moments = past.moments
         items = len(facts.base_I)
         odds_MI = np.repeat(self.intercept + facts.base_I[None, :], moments, axis=0)
         key_I = facts.key_I % items
-        page_M = np.zeros(moments)
+        page_M = place_M.copy()
         for h, days in enumerate(HALF_LIVES):
             of_item, of_key, of_page = 1 + h, 1 + len(HALF_LIVES) + h, 1 + 2 * len(HALF_LIVES) + h
             shown_MI = past.counts(days, np.arange(items), items)
@@ -200,6 +243,40 @@ def slot_features(
         key_I: creator of each of the lake's items; last, of unknown ones.
     """
     return np.column_stack([np.log1p(position_N), past.features(owner_N, item_N, key_I)])
+
+
+def above_features(slate_N: Int, key_N: Int, vector_NR: Float, usual_N: Float) -> Float:
+    """What the slots above in the same slate are to each slot, [N, A] in the order of ABOVE: how many
+    are of its creator, the cosine of the vector most like its own (at least 0), and how many are
+    played as usual, which is how much attention is used up.
+
+    Args:
+        slate_N: slate of each slot, ascending; slots of a slate in order.
+        key_N: row of the creator, -1 unknown.
+        vector_NR: vector of the item; 0 where nothing is known.
+        usual_N: log odds of an entry for a usual user.
+
+    >>> vector = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+    >>> above_features(np.array([0, 0, 0]), np.array([5, 6, 5]), vector, np.zeros(3)).tolist()
+    [[0.0, 0.0, 0.0], [0.0, 0.0, 0.5], [1.0, 1.0, 1.0]]
+    """
+    size_N = np.sqrt((vector_NR**2).sum(axis=1))
+    unit_NR = vector_NR / np.maximum(size_N, 1e-12)[:, None]
+    played_N = special.expit(usual_N)
+    first = np.flatnonzero(np.diff(slate_N, prepend=-1))
+    length_M = np.diff(np.append(first, len(slate_N)))
+    above_NA = np.zeros((len(slate_N), len(ABOVE)))
+    for part in np.array_split(np.arange(len(first)), 1 + len(first) // SLATES):
+        for place in range(1, int(length_M[part].max(initial=0))):
+            start = first[part[length_M[part] > place]]
+            row = start + place
+            above = start[:, None] + np.arange(place)
+            same = (key_N[above] == key_N[row, None]) & (key_N[row, None] >= 0)
+            likeness = np.einsum("mpr,mr->mp", unit_NR[above], unit_NR[row])
+            above_NA[row, 0] = same.sum(axis=1)
+            above_NA[row, 1] = np.maximum(likeness.max(axis=1), 0.0)
+            above_NA[row, 2] = played_N[above].sum(axis=1)
+    return above_NA
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +325,7 @@ MOMENTS = 20_000  # slates at a time: bounds memory
 
 def log_features(slots: SlotLog, key_I: Int) -> Float:
     """Features of a log's slots, [N, F] in the order of FEATURES."""
-    showings = Showings.of(slots.user_N, slots.time_N, slots.item_N)
+    showings = showings_of_log(slots)
     starts = np.flatnonzero(np.diff(slots.slate_N, prepend=-1))
     bounds = np.append(starts, len(slots))
     x_NF = np.empty((len(slots), len(FEATURES)))
@@ -259,6 +336,11 @@ def log_features(slots: SlotLog, key_I: Int) -> Float:
         owner = np.searchsorted(part, rows, side="right") - 1
         x_NF[rows] = slot_features(past, owner, slots.item_N[rows], slots.position_N[rows], key_I)
     return x_NF
+
+
+def showings_of_log(slots: SlotLog) -> Showings:
+    """The slots of a log as showings."""
+    return Showings.of(slots.user_N, slots.time_N, slots.item_N)
 
 
 def taste_log(slots: SlotLog, usual_N: Float) -> TasteLog:

@@ -26,11 +26,14 @@ from longplay.lake.known import item_vectors, user_vectors
 from longplay.lake.lake import Lake
 from longplay.rewards.effects import Effects, Group, fit_effects
 from longplay.rewards.entry_chance import (
+    ABOVE,
+    PLACES,
     EntryChance,
     ItemContent,
     ItemFacts,
     Scaling,
     TasteLog,
+    above_features,
     log_features,
     taste_log,
 )
@@ -45,7 +48,8 @@ LEARNED = 16  # coordinates of item vectors that are learnt from the log
 WORDS = 16  # of those that are made of words
 PRIOR_INFORMATION = 5.0  # of an item, where residuals are decomposed: rare items count less
 KNOWN = ("users", "items")
-PARTS = ("repetition", "content", "rate", "taste")
+PARTS = ("repetition", "content", "rate", "taste", "above")
+LEAST_EVIDENCE = 3.0  # standard errors from 0 of a weight that is kept
 
 
 def fit_entry_chance(
@@ -61,10 +65,10 @@ def fit_entry_chance(
     Args:
         lake: the log.
         index: its look-ups.
-        slots: all slots of the surface.
+        slots: all slots, of every surface.
         taught: rows of the slots that teach.
         knows: "users" and "items", whose vectors may be read.
-        parts: what is fitted beside place, items and creators; some of `PARTS`.
+        parts: what is fitted beside surface, place, items and creators; some of `PARTS`.
 
     Raises:
         ConfigError: another word in `knows`.
@@ -83,6 +87,10 @@ def fit_entry_chance(
     if "content" not in parts:
         content_IC = np.zeros_like(content_IC)
     effects = _effects(x_NF, slots, taught, index, content_IC)
+    surfaces = len(slots.surfaces)
+    place_SP = np.zeros((surfaces + 1, PLACES))
+    if surfaces > 1:
+        place_SP[:-1] = effects.effect_L[3].reshape(-1, PLACES)
     user_scaling, user_UV = _users(lake, slots, knows)
     items = len(index.items)
     model = EntryChance(
@@ -98,9 +106,12 @@ def fit_entry_chance(
         content=content,
         law=TasteLaw(np.zeros(1), np.zeros((user_UV.shape[1], 1))),
         user_scaling=user_scaling,
+        surfaces=slots.surfaces,
+        place_SP=place_SP,
     )
     facts = model.facts(lake, index)
-    usual_N = model.usual(x_NF, slots.item_N, facts)
+    place_N = model.place_SP[slots.surface_N, np.minimum(slots.position_N, PLACES - 1)]
+    usual_N = model.usual(x_NF, slots.item_N, place_N, facts)
     own_U = effects.effect_L[2]
     learned_IR = _learned(slots, taught, special.expit(usual_N + own_U[slots.user_N]), items)
     model = replace(model, learned_IR=learned_IR)
@@ -159,12 +170,19 @@ def _users(lake: Lake, slots: SlotLog, knows: Collection[str]) -> tuple[Scaling,
 def _effects(
     x_NF: Float, slots: SlotLog, taught: Int, index: LakeIndex, content_IC: Float
 ) -> Effects:
-    """Effects of items, creators and users."""
+    """Effects of items, creators and users; where there are several surfaces, also of the places on
+    each, which are shrunk to their surface."""
     groups = [
         Group(slots.item_N[taught], len(index.items), content_IC),
         Group(slots.key_N[taught], len(index.keys)),
         Group(slots.user_N[taught], len(slots.users)),
     ]
+    surfaces = len(slots.surfaces)
+    if surfaces > 1:
+        surface_N = slots.surface_N[taught]
+        place_N = np.minimum(slots.position_N[taught], PLACES - 1)
+        is_of_LS = np.repeat(np.eye(surfaces), PLACES, axis=0)
+        groups.append(Group(surface_N * PLACES + place_N, surfaces * PLACES, is_of_LS))
     return fit_effects(x_NF[taught], groups, slots.played_N[taught])
 
 
@@ -200,7 +218,8 @@ def _with_slopes(
     personal: Collection[str],
 ) -> EntryChance:
     """The model with the slopes of its parts, fitted on visits whose rate and taste come from earlier
-    slots alone. A part whose slope is not above 0 is left out."""
+    slots alone. A part whose slope is not above 0 is left out, and a weight of the slots above that the
+    log cannot tell from 0."""
     slates = np.unique(slots.slate_N[taught])
     rng = np.random.default_rng(0)
     if len(slates) > MOST_VISITS:
@@ -230,7 +249,62 @@ def _with_slopes(
     slope_3[used] = slope
     if slope_3[0] <= 0:  # nothing but chance in so small a log
         return replace(model, slope_3=np.array([1.0, 0.0, 0.0]))
-    return replace(model, slope_3=slope_3, shift=shift)
+    model = replace(model, slope_3=slope_3, shift=shift)
+    if "above" not in personal:
+        return model
+    every = np.flatnonzero(np.isin(slots.slate_N, slates))
+    vector_NR = facts.x_IR[slots.item_N[every], 1:]
+    above_NA = above_features(slots.slate_N[every], slots.key_N[every], vector_NR, usual_N[every])[
+        np.searchsorted(every, rows)
+    ]
+    return _with_above(model, parts[:, used], above_NA, y_N, slots.user_N[rows])
+
+
+def _with_above(
+    model: EntryChance, part_NP: Float, above_NA: Float, y_N: Float, user_N: Int
+) -> EntryChance:
+    """The model with weights of the slots above; those that are not told from 0 are left out, the least
+    certain first.
+
+    Args:
+        model: with its slopes.
+        part_NP: the parts that have slopes.
+        above_NA: what the slots above are to each slot.
+        y_N: whether it was played.
+        user_N: whose slot it is.
+    """
+    width = part_NP.shape[1]
+    used = [a for a in range(len(ABOVE)) if above_NA[:, a].std() > 1e-9]
+    while used:
+        x_NC = np.column_stack([part_NP, above_NA[:, used]])
+        slope, shift = _logistic(x_NC, y_N)
+        evidence = np.abs(slope / _errors(x_NC, slope, shift, y_N, user_N))[width:]
+        weakest = int(evidence.argmin())
+        if evidence[weakest] < LEAST_EVIDENCE:
+            del used[weakest]
+            continue
+        if (slope[:width] <= 0).any():
+            break
+        above_A = np.zeros(len(ABOVE))
+        above_A[used] = slope[width:]
+        slope_3 = np.zeros(3)
+        slope_3[model.slope_3 != 0] = slope[:width]
+        return replace(model, above_A=above_A, slope_3=slope_3, shift=shift)
+    return model
+
+
+def _errors(x_NC: Float, slope_C: Float, shift: float, y_N: Float, user_N: Int) -> Float:
+    """Standard errors of the weights of a logistic regression, robust to what users have in common (Liang
+    & Zeger 1986), [C]."""
+    x = np.column_stack([x_NC, np.ones(len(x_NC))])
+    chance_N = special.expit(x_NC @ slope_C + shift)
+    information = (x * (chance_N * (1 - chance_N))[:, None]).T @ x
+    _, user_row_N = np.unique(user_N, return_inverse=True)
+    score_UC = np.column_stack(
+        [np.bincount(user_row_N, weights=column * (y_N - chance_N)) for column in x.T]
+    )
+    inverse = np.linalg.pinv(information)
+    return np.sqrt(np.maximum(np.diag(inverse @ score_UC.T @ score_UC @ inverse), 1e-18))[:-1]
 
 
 def _logistic(x_NF: Float, y_N: Float) -> tuple[Float, float]:

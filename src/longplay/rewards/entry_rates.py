@@ -19,6 +19,7 @@ from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.running_sums import RunningSums
+from longplay.rewards.slot_log import SlotLog
 from longplay.signals.outcomes.in_memory import ENTRY_HORIZON, Outcomes
 
 SMOOTHED_BY = (
@@ -64,7 +65,8 @@ class EntryRates:
     def of_log(
         cls, view: Lake, outcomes: Outcomes, decisions: pl.DataFrame, items: ItemIndex, key_I: Int
     ) -> Self | None:
-        """The rates of a log's main surface; None where nothing was shown that could open an entry.
+        """The rates of a log's main surface; None where nothing was shown that could open an entry. A slot
+        has an entry where it could open one and was played (`slot_log`).
 
         Args:
             view: the log as it was known.
@@ -73,47 +75,21 @@ class EntryRates:
             items: items by row.
             key_I: row of each item's creator, -1 unknown.
         """
-        if decisions.is_empty() or outcomes.signal.entry.of is None:
+        entry = outcomes.signal.entry
+        if decisions.is_empty() or entry.of is None:
             return None
-        slots = (
-            decisions.filter(pl.col("surface") == main_surface(decisions))
-            .filter(pl.col("time") + ENTRY_HORIZON <= outcomes.as_of)
-            .select("user_id", "time", item_id="slate")
-            .explode("item_id", empty_as_null=False)
-            .sort("time")
-        )
-        # through this item: an entry through another item of the creator is another item's
-        entries = outcomes.frame.select("user_id", "item_id", entry_time="time").sort("entry_time")
-        slots = slots.join_asof(
-            entries,
-            left_on="time",
-            right_on="entry_time",
-            by=["user_id", "item_id"],
-            strategy="forward",
-            tolerance=ENTRY_HORIZON,
-            check_sortedness=False,
-        )
-        index = LakeIndex(view, outcomes.signal.entry.of)
-        time_P = slots["time"].dt.epoch("us").to_numpy()
-        row_P = index.items.rows(slots["item_id"])
-        familiar_P = index.familiar(
-            index.users(slots["user_id"]),
-            np.append(index.key_row_I, -1)[row_P],
-            time_P,
-            outcomes.signal.entry.novel_for,
-        )
-        item_P = items.rows(slots["item_id"])
-        possible_P = (item_P >= 0) & ~familiar_P
-        if not possible_P.any():
-            return None
-        item_P = item_P[possible_P]
         horizon = int(ENTRY_HORIZON.total_seconds() * 1e6)
-        return cls.of(
-            item_P,
-            key_I[item_P],
-            slots["entry_time"].is_not_null().to_numpy().astype(float)[possible_P],
-            time_P[possible_P] + horizon,
-        )
+        index = LakeIndex(view, entry.of)
+        main = decisions.filter(pl.col("surface") == main_surface(decisions))
+        slots = SlotLog.of(index, main, entry.novel_for)
+        as_of = int(outcomes.as_of.timestamp() * 1e6)
+        item_P = np.append(items.rows(index.items.ids), -1)[slots.item_N]
+        teaches = (item_P >= 0) & slots.possible_N & (slots.time_N + horizon <= as_of)
+        if not teaches.any():
+            return None
+        item_P = item_P[teaches]
+        known_P = slots.time_N[teaches] + horizon
+        return cls.of(item_P, key_I[item_P], slots.played_N[teaches], known_P)
 
     def log_odds(self, item_N: Int, key_N: Int, time_N: Int) -> Float:
         """Log odds of each item's entry rate less those of the usual rate, from the slots whose entry

@@ -57,7 +57,8 @@ def _exp(theta: Float) -> Float:
 
 
 def _softplus(theta: Float) -> Float:
-    return np.logaddexp(0.0, theta)
+    # several times faster than np.logaddexp
+    return np.maximum(theta, 0.0) + np.log1p(np.exp(-np.abs(theta)))
 
 
 def _itself(mean: Float) -> Float:

@@ -29,13 +29,15 @@ from longplay.rewards.entry_chance import (
     EntryChance,
     ItemFacts,
     TasteLog,
+    above_features,
     log_features,
+    showings_of_log,
     slot_features,
     taste_log,
 )
 from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.repetition import EarlierShowings, Showings
-from longplay.rewards.slot_log import SlotLog
+from longplay.rewards.slot_log import SlotLog, shown_unasked
 from longplay.signals.outcomes.once import left_by_slots_above
 from longplay.signals.signal import Signal
 
@@ -70,7 +72,7 @@ class Showing:
             causes.
         rho: mean outcome of organic entries over that of recommended ones, same keys.
         slots: slots that the chance of an entry was fitted on.
-        surface: whose slots these are.
+        surface: on which most of them were shown.
         keys: creators or items the entries are about, by row.
         entry: the chance of an entry where something is shown; None for an association.
         organic_K: chance of an entry within a day without showing.
@@ -101,10 +103,11 @@ class Showing:
         if self.entry is None:
             return LakeView(index, key_row_K)
         facts = self.entry.facts(lake, index)
-        decisions = lake.decisions.filter(pl.col("surface") == self.surface)
-        slots = SlotLog.of(index, decisions, self.signal.entry.novel_for)
-        usual_N = self.entry.usual(log_features(slots, facts.key_I), slots.item_N, facts)
-        showings = Showings.of(slots.user_N, slots.time_N, slots.item_N)
+        slots = SlotLog.of(index, shown_unasked(lake, lake.decisions), self.signal.entry.novel_for)
+        place_N = self.entry.place(slots.surfaces.ids.gather(slots.surface_N), slots.position_N)
+        x_NF = log_features(slots, facts.key_I)
+        usual_N = self.entry.usual(x_NF, slots.item_N, place_N, facts)
+        showings = showings_of_log(slots)
         return LakeView(
             index,
             key_row_K,
@@ -155,8 +158,13 @@ class Showing:
         visit_N, past, taste_VR = self._visits(contexts, view)
         position_N = np.tile(np.arange(slots), len(slates))
         features_NF = slot_features(past, visit_N[owner_N], row_N, position_N, view.facts.key_I)
-        usual_N = self.entry.usual(features_NF, row_N, view.facts)
-        shown_N = self.entry.chance(usual_N, taste_VR[visit_N[owner_N]], view.facts.x_IR[row_N])
+        place_N = self.entry.place(contexts.frame["surface"].gather(owner_N), position_N)
+        usual_N = self.entry.usual(features_NF, row_N, place_N, view.facts)
+        x_NR = view.facts.x_IR[row_N]
+        above_NA = None
+        if self.entry.above_A.any():
+            above_NA = above_features(owner_N, key_N, x_NR[:, 1:], usual_N)
+        shown_N = self.entry.chance(usual_N, taste_VR[visit_N[owner_N]], x_NR, above_NA)
         not_shown_N = self.organic_K[view.key_row_K[key_N]]
         shown_N = either(shown_N, not_shown_N)
         shown_NS = np.where(impossible_NS, 0.0, shown_N.reshape(row_NS.shape))
@@ -190,7 +198,9 @@ class Showing:
             possible_NI = np.where(impossible_NI, 0.0, 1.0)
             return possible_NI, possible_NI
         visit_N, past, taste_VR = self._visits(contexts, view)
-        shown_VI = self.entry.catalogue_chance(past, taste_VR, view.facts)
+        surface = contexts.frame["surface"].gather(np.unique(visit_N, return_index=True)[1])
+        place_V = self.entry.place(surface, np.zeros(len(surface), dtype=np.int64))
+        shown_VI = self.entry.catalogue_chance(past, taste_VR, place_V, view.facts)
         not_shown_I = self.organic_K[view.key_row_K[key_I]]
         shown_NI = either(shown_VI[visit_N][:, row_I], not_shown_I)
         shown_NI = np.where(impossible_NI, 0.0, shown_NI)
@@ -222,8 +232,8 @@ class Showing:
     def _visits(self, contexts: Contexts, view: LakeView) -> tuple[Int, EarlierShowings, Float]:
         """The visit of each context, [N]; what was shown before each visit, and the taste of its user.
 
-        Contexts of a user at one time are one visit, as they are where several slates are drawn for a
-        context. Contexts that carry what was shown are a visit each.
+        Contexts of a user at one time and surface are one visit, as they are where several slates are
+        drawn for a context. Contexts that carry what was shown are a visit each.
         """
         assert self.entry is not None
         assert view.facts is not None
@@ -234,8 +244,11 @@ class Showing:
         user_N = view.tastes.users.rows(frame["user_id"])
         past = EarlierShowings.of_contexts(contexts, view.index.items)
         if past is None:
-            name_N = frame["user_id"].rank("dense").to_numpy().astype(np.int64)
-            pairs = np.stack([name_N, time_N], axis=1)
+            name_N, surface_N = (
+                frame[name].rank("dense").to_numpy().astype(np.int64)
+                for name in ("user_id", "surface")
+            )
+            pairs = np.stack([name_N, time_N, surface_N], axis=1)
             _, first_V, visit_N = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
             past = view.showings.before(user_N[first_V], time_N[first_V])
         else:
@@ -350,4 +363,43 @@ def worth(
         signal=label,
         minimum=np.minimum(extreme_NS, 0.0),
         maximum=np.maximum(extreme_NS, 0.0),
+    )
+
+
+def worth_of_slate(key_NS: Int, slots: Belief, outcome_NS: Float) -> Belief:
+    """Beliefs about the value of whole slates, [N], from those about their slots.
+
+    Slots of a key share one belief and at most one entry: their stds add up, and the outcomes of two of
+    them exclude each other. Keys are independent.
+
+    Args:
+        key_NS: row of each slot's creator or item; -1, unknown, is nobody else's.
+        slots: the value of each slot (`worth`), [N, S].
+        outcome_NS: what each slot's entries come to: chance x mean.
+
+    >>> chance, outcome = np.array([[0.4, 0.2]]), np.array([[[0.5, 0.5]], [[0.1, 0.1]], [[0.5, 0.5]]])
+    >>> slots = worth(chance, chance, *outcome, 1.0, "habit")
+    >>> for key in ([[3, 3]], [[3, 5]]):                              # of one creator, and of two
+    ...     slate = worth_of_slate(np.array(key), slots, chance * 0.5)
+    ...     print(slate.mean.round(3), slate.std.round(3), (slate.spread**2).round(3))
+    [0.3] [0.06] [0.21]
+    [0.3] [0.045] [0.25]
+    """
+    slots_S = np.arange(key_NS.shape[1])
+    same_NSS = (key_NS[:, :, None] == key_NS[:, None, :]) & (key_NS[:, :, None] >= 0)
+    same_NSS |= slots_S[:, None] == slots_S
+    std_NS = slots.std
+    variance_N = np.einsum("ns,nst,nt->n", std_NS, same_NSS, std_NS)
+    others_NSS = same_NSS & (slots_S[:, None] != slots_S)
+    excluded_N = np.einsum("ns,nst,nt->n", outcome_NS, others_NSS, outcome_NS)
+    spread_N = np.sqrt(np.maximum((slots.spread**2).sum(axis=1) - excluded_N, 0.0))
+    std_N = np.sqrt(variance_N)
+    return Belief(
+        mean=slots.mean.sum(axis=1),
+        std=std_N,
+        spread=np.maximum(spread_N, std_N),
+        age=slots.age,
+        signal=slots.signal,
+        minimum=np.asarray(slots.minimum).sum(axis=1),
+        maximum=np.asarray(slots.maximum).sum(axis=1),
     )

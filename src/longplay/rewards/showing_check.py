@@ -23,11 +23,22 @@ from longplay.lake.known import user_vectors
 from longplay.lake.lake import Lake
 from longplay.results.reward_figures import PartWorth, ReliabilityBin, ShowingFigures
 from longplay.rewards.early import EarlyModel
-from longplay.rewards.entry_chance import FEATURES, EntryChance, log_features
+from longplay.rewards.entry_chance import (
+    ABOVE,
+    FEATURES,
+    EntryChance,
+    above_features,
+    log_features,
+)
 from longplay.rewards.showing import Showing
-from longplay.rewards.slot_log import SlotLog
+from longplay.rewards.slot_log import SlotLog, shown_unasked
 
-JUDGED = ("items", "repetition", "taste")  # parts that can change which slot of a slate is best
+JUDGED = (
+    "items",
+    "repetition",
+    "above",
+    "taste",
+)  # parts that can change which slot of a slate is best
 MOST_SLATES = 20_000
 LEAST_SLATES = 50
 
@@ -45,8 +56,9 @@ def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
         return None
     model = showing.entry
     view = showing.view(lake)
-    decisions = lake.decisions.filter(pl.col("surface") == showing.surface)
-    slots = SlotLog.of(view.index, decisions, showing.signal.entry.novel_for)
+    slots = SlotLog.of(
+        view.index, shown_unasked(lake, lake.decisions), showing.signal.entry.novel_for
+    )
     held_out_U = ope_users(slots.users.ids)
     closed = int(lake.watermark.timestamp() * 1_000_000) - DAY_US
     judged_N = slots.possible_N & (slots.time_N <= closed) & held_out_U[slots.user_N]
@@ -56,6 +68,7 @@ def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
     rows = np.flatnonzero(judged_N & np.isin(slots.slate_N, slates))
     weights = dict(zip(FEATURES, model.weight_F.tolist(), strict=True))
     weights |= {"user's own rate": float(model.slope_3[1]), "user's taste": float(model.slope_3[2])}
+    weights |= dict(zip(ABOVE, model.above_A.tolist(), strict=True))
     if len(slates) < LEAST_SLATES:
         return ShowingFigures(showing.surface or "", showing.slots, len(slates), weights, (), {})
     x_NF = log_features(slots, np.append(view.index.key_row_I, -1))[rows]
@@ -90,7 +103,8 @@ def _without(model: EntryChance, part: str) -> EntryChance:
         weight_F[1:] = 0.0
     if part == "taste":
         slope_3[2] = 0.0
-    return replace(model, weight_F=weight_F, slope_3=slope_3)
+    above_A = np.zeros_like(model.above_A) if part == "above" else model.above_A
+    return replace(model, weight_F=weight_F, slope_3=slope_3, above_A=above_A)
 
 
 def _chances(
@@ -110,8 +124,13 @@ def _chances(
             user_vectors(lake, slots.users.ids.gather(user_M), times)
         )
     taste_MR = view.tastes.taste(model, facts, user_M, time_M, vectors)
-    usual_N = model.usual(x_NF, slots.item_N[rows], facts)
-    return model.chance(usual_N, taste_MR[owner], facts.x_IR[slots.item_N[rows]])
+    surface = slots.surfaces.ids.gather(slots.surface_N[rows])
+    place_N = model.place(surface, slots.position_N[rows])
+    usual_N = model.usual(x_NF, slots.item_N[rows], place_N, facts)
+    x_NR = facts.x_IR[slots.item_N[rows]]
+    # slots that could open no entry are not judged: they are not counted as above either
+    above_NA = above_features(slots.slate_N[rows], slots.key_N[rows], x_NR[:, 1:], usual_N)
+    return model.chance(usual_N, taste_MR[owner], x_NR, above_NA)
 
 
 def _worth(whole_N: Float, part_N: Float, worth_N: Float, slots: SlotLog, rows: Int) -> PartWorth:

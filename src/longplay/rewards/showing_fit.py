@@ -17,7 +17,7 @@ from longplay.lake.schema import ENGAGED
 from longplay.rewards.entry_fit import PARTS, fit_entry_chance
 from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.showing import Showing
-from longplay.rewards.slot_log import SlotLog
+from longplay.rewards.slot_log import SlotLog, shown_unasked
 from longplay.signals.outcomes.in_memory import Outcomes
 from longplay.signals.signal import Signal
 
@@ -35,8 +35,8 @@ def fit_showing(
 ) -> Showing:
     """Fit the showing model on what was known at `outcomes.as_of`.
 
-    Only slots on the surface with the most slots teach: search results lead to entries far more
-    often than slots that nobody asked for.
+    Slots of every surface teach, but for those that show what users asked for (`shown_unasked`). A
+    surface and the places on it have effects.
 
     Args:
         signal: whose entries are modelled.
@@ -57,10 +57,8 @@ def fit_showing(
     of = signal.entry.of
     if of is None or not signal.entry.is_discovery or frame.is_empty():
         return Showing(signal, association=of is not None and signal.entry.is_discovery)
-    surface = main_surface(frame)
-    frame = frame.filter(pl.col("surface") == surface)
     index = LakeIndex(view, of)
-    slots = SlotLog.of(index, frame, signal.entry.novel_for)
+    slots = SlotLog.of(index, shown_unasked(view, frame), signal.entry.novel_for)
     as_of = int(outcomes.as_of.timestamp() * 1_000_000)
     # later slots may still see an entry
     possible_N = slots.possible_N & (slots.time_N + DAY_US <= as_of)
@@ -76,7 +74,7 @@ def fit_showing(
         association=False,
         rho=_organic_ratio(outcomes),
         slots=len(taught),
-        surface=surface,
+        surface=main_surface(frame),
         keys=index.keys,
         entry=fit_entry_chance(view, index, slots, taught, knows, parts),
         organic_K=_organic_rates(view, index, outcomes),

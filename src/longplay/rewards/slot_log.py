@@ -16,7 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from longplay.arrays import Float, Int
+from longplay.arrays import Bool, Float, Int
+from longplay.decisions import asked_surfaces
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
@@ -34,6 +35,8 @@ class SlotLog:
         time_N: when it was shown, microseconds.
         slate_N: number of its slate.
         position_N: its place in the slate, from 0.
+        surfaces: surfaces by row.
+        surface_N: row of each slot's surface.
         item_N: item row in the lake, -1 unknown.
         key_N: row of the creator (or item) that entries are about, -1 unknown.
         possible_N: whether it could open an entry: its creator is known, and new to the user.
@@ -45,9 +48,11 @@ class SlotLog:
     time_N: Int
     slate_N: Int
     position_N: Int
+    surfaces: ItemIndex
+    surface_N: Int
     item_N: Int
     key_N: Int
-    possible_N: NDArray[np.bool_]
+    possible_N: Bool
     played_N: Float
 
     def __len__(self) -> int:
@@ -62,12 +67,13 @@ class SlotLog:
             decisions: rows of the lake's table.
             novel_for: days without a touch after which a creator is new again; null: never.
         """
-        frame = decisions.select("user_id", "time", "decision_id", "slate").sort(
-            "user_id", "time", "decision_id"
-        )
+        columns = ["user_id", "time", "decision_id", "surface", "slate"]
+        frame = decisions.select(columns).sort("user_id", "time", "decision_id")
         users = ItemIndex(frame["user_id"].unique().sort())
+        surfaces = ItemIndex(frame["surface"].unique().sort())
         count = frame["slate"].list.len().to_numpy().astype(np.int64)
         slate_N = np.repeat(np.arange(frame.height), count)
+        surface_N = surfaces.rows(frame["surface"])[slate_N] if len(frame) else slate_N
         _, item_N = index.items.ragged_rows(frame["slate"])
         time_N = frame["time"].dt.epoch("us").to_numpy()[slate_N]
         key_N = np.append(index.key_row_I, -1)[item_N]
@@ -79,11 +85,26 @@ class SlotLog:
             time_N=time_N,
             slate_N=slate_N,
             position_N=np.arange(len(slate_N)) - np.repeat(np.cumsum(count) - count, count),
+            surfaces=surfaces,
+            surface_N=surface_N,
             item_N=item_N,
             key_N=key_N,
             possible_N=possible_N,
             played_N=played(index.lake, frame).astype(np.float64),
         )
+
+
+def shown_unasked(lake: Lake, decisions: pl.DataFrame) -> pl.DataFrame:
+    """The slates that nobody asked for. What a user searches for is what the user likes: such slots would
+    teach that showing an item again makes it liked. Where all were asked for, all of them.
+
+    Args:
+        lake: the log.
+        decisions: rows of its table.
+    """
+    is_asked = pl.col("surface").is_in(asked_surfaces(lake)).fill_null(False)
+    unasked = decisions.filter(~is_asked)
+    return decisions if unasked.is_empty() else unasked
 
 
 def played(lake: Lake, decisions: pl.DataFrame) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from longplay.decisions import contexts_at
+from longplay.decisions import as_read, contexts_at, reads_users, showings_of
 from longplay.errors import DataError
 from longplay.estimate import clustered_mean
 from longplay.lake.creators import item_creators
@@ -85,6 +85,8 @@ def run(work: Work) -> EvaluateResult:
             exclude=config.of(Train).exclude,
             limit=config.of(Evaluate).visits,
             seed=config.run.seed,
+            showings=max(map(showings_of, policies.values())),
+            users=any(map(reads_users, policies.values())),
         )
     except DataError as error:  # nobody came, or nobody met anything new
         return _unranked(refused | {"ranking": str(error)})
@@ -185,12 +187,15 @@ def _true_values(work: Work, policies: dict[str, Any], signal: Signal) -> TrueVa
         slots=config.of(Reinforce).slots,
         history=policies[START].history,
         exclude=config.of(Train).exclude,
+        showings=max(map(showings_of, policies.values())),
+        users=any(map(reads_users, policies.values())),
     )
     contexts = enough_left(contexts, policies[START], config.of(Reinforce).slots)
     value_U = {}
     for done, (name, policy) in enumerate(policies.items()):
         work.ui.progress("true values", done, len(policies))
-        slates = policy.decide(contexts, np.random.default_rng([config.run.seed, 12])).slates
+        seen = as_read(policy, contexts)
+        slates = policy.decide(seen, np.random.default_rng([config.run.seed, 12])).slates
         value_U[name] = world.true_value(
             contexts.frame["user_id"], slates, signal, together=True
         ).mean(axis=1)

@@ -25,6 +25,8 @@ def future_of(
     exclude: str = "seen",
     limit: int | None = None,
     seed: int = 0,
+    showings: int = 0,
+    users: bool = False,
 ) -> Future:
     """The visits in [start, end) with the items that the user newly engaged with at each. Their
     column `habit` is the outcome of the item's discovery.
@@ -43,6 +45,8 @@ def future_of(
         exclude: what is excluded from recommendation: "seen", "creator" or "none".
         limit: the most visits, drawn at random; null: all.
         seed: of that draw.
+        showings: past showings in each context.
+        users: whether contexts carry what the service knew of the user.
 
     Raises:
         DataError: the signal is not about discoveries, or some discovery in the period is immature.
@@ -57,6 +61,8 @@ def future_of(
         exclude=exclude,
         limit=limit,
         seed=seed,
+        showings=showings,
+        users=users,
     )
     day = pl.col("time").dt.date().alias("day")
     visits = contexts.frame.select("user_id", day).with_row_index("row")
