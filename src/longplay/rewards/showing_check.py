@@ -33,12 +33,8 @@ from longplay.rewards.entry_chance import (
 from longplay.rewards.showing import Showing
 from longplay.rewards.slot_log import SlotLog, shown_unasked
 
-JUDGED = (
-    "items",
-    "repetition",
-    "above",
-    "taste",
-)  # parts that can change which slot of a slate is best
+# parts that can change which slot of a slate is best
+JUDGED = ("items", "repetition", "above", "taste")
 MOST_SLATES = 20_000
 LEAST_SLATES = 50
 
@@ -72,9 +68,10 @@ def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
     if len(slates) < LEAST_SLATES:
         return ShowingFigures(showing.surface or "", showing.slots, len(slates), weights, (), {})
     x_NF = log_features(slots, np.append(view.index.key_row_I, -1))[rows]
+    parts = [part for part in JUDGED if part != "above" or model.above_A.any()]
     chances = {
         part: _chances(_without(model, part), showing, lake, slots, rows, x_NF)
-        for part in ("", *JUDGED)
+        for part in ("", *parts)
     }
     worth_N = slots.played_N[rows] * early.items(view.index.keys.ids.gather(slots.key_N[rows])).mean
     bins = reliability(chances[""], slots.played_N[rows])
@@ -84,7 +81,7 @@ def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
         judged=len(slates),
         weights=weights,
         reliability=tuple(ReliabilityBin(**row) for row in bins.to_dicts()),
-        parts={part: _worth(chances[""], chances[part], worth_N, slots, rows) for part in JUDGED},
+        parts={part: _worth(chances[""], chances[part], worth_N, slots, rows) for part in parts},
     )
 
 
