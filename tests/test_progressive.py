@@ -21,6 +21,7 @@ from longplay.rewards import (
     EarlyReward,
     MaturedOnly,
     ProgressiveReward,
+    TwoPartRidge,
     calibration,
 )
 from longplay.rewards.calibration import concordance
@@ -398,7 +399,7 @@ def test_curves_rise_and_are_rates(seed, counts):
 
 # -- what all models promise -----------------------------------------------------------------------
 
-MODELS = [ProgressiveReward, MaturedOnly, DayTwo, AutoSurrogate]
+MODELS = [ProgressiveReward, MaturedOnly, DayTwo, AutoSurrogate, TwoPartRidge]
 
 
 @pytest.fixture(scope="module")

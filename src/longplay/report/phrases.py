@@ -17,6 +17,7 @@ MODEL_NAMES = {
     "auto_surrogate": "auto-surrogate",
     "day_two": "day-two proxy",
     "matured_only": "matured only",
+    "ridge": "two-part ridge",
 }
 
 LEAST_ITEMS = 30  # with fewer, neither calibration nor the best items are stated

@@ -29,7 +29,8 @@ from longplay.signals import Outcomes, Signal
 if TYPE_CHECKING:
     from longplay.rewards import EarlyReward, Reward
 
-BASELINES = ("progressive", "auto_surrogate", "day_two", "matured_only")  # of any model
+# of any model
+BASELINES = ("progressive", "auto_surrogate", "day_two", "matured_only", "ridge")
 # guardrails that are figures of a policy: `rewards.guardrails.policy_metric` reads them
 FIGURE = re.compile(r"coverage(@[1-9][0-9]*)?|top_creator")
 
@@ -46,9 +47,9 @@ class RewardTable(Table):
     rivals: dict[
         str, dict[str, float]
     ] = {}  # name = { signal = weight }: other rewards that the same start is reinforced on
-    model: Literal["progressive", "personal", "auto_surrogate", "day_two", "matured_only"] = (
-        "progressive"
-    )
+    model: Literal[
+        "progressive", "personal", "auto_surrogate", "day_two", "matured_only", "ridge"
+    ] = "progressive"
     caution: Annotated[float, Field(ge=0)] = 1.0
     age: Positive = 14  # days of an entry's window at which early beliefs are judged
 
@@ -61,6 +62,7 @@ def models_by_name() -> dict[str, type]:
         MaturedOnly,
         PersonalReward,
         ProgressiveReward,
+        TwoPartRidge,
     )
 
     return {
@@ -69,6 +71,7 @@ def models_by_name() -> dict[str, type]:
         "auto_surrogate": AutoSurrogate,
         "day_two": DayTwo,
         "matured_only": MaturedOnly,
+        "ridge": TwoPartRidge,
     }
 
 
