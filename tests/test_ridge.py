@@ -247,7 +247,7 @@ def test_with_factors_it_finds_what_a_user_likes(lake, fitted):
     order = described["user_id"].to_list()
     likes = taste[:, :1] * np.array(lake.items["vector"].to_list())[:, 0]
     new = new_pairs(lake, order)
-    for knows, least, most in (((), 0.35, 0.65), (("users", "items"), 0.97, 1.0)):
+    for knows, least, most in (((), 0.25, 0.75), (("users", "items"), 0.97, 1.0)):
         value = fitted[knows].item_value(visits(order, lake), ids, lake).mean
         wins = [
             np.mean(value[n][new[n] & (likes[n] > 0)][:, None] > value[n][new[n] & (likes[n] < 0)])
@@ -306,6 +306,8 @@ def test_an_entry_does_not_foretell_itself():
     outcomes = made_outcomes(signal, item_N, trace_ND)
     standing = fit_outcomes(outcomes, np.zeros((len(item_N), 0)), ItemIndex([]), np.zeros((1, 0)))
     slope = standing.fit.weight_F[1]
-    own_slope = np.polyfit(standing.mean_K[standing.index.rows(outcomes.keys)], outcomes.value, 1)[0]
+    own_slope = np.polyfit(standing.mean_K[standing.index.rows(outcomes.keys)], outcomes.value, 1)[
+        0
+    ]
     assert own_slope > 3
     assert abs(slope) < 0.3

@@ -33,7 +33,6 @@ from longplay.rewards.ridge_regression import FOLDS, Forms, RidgeFit, designs, s
 from longplay.rewards.showing import LakeView, Showing, paid_once, worth
 from longplay.rewards.showing_fit import teaching_slots, without_slots
 from longplay.signals.outcomes.in_memory import Outcomes
-from longplay.signals.signal import Signal
 
 SMOOTHING_SLOTS = 50.0  # slots at the creator's rate that an item begins with
 SMOOTHING_ENTRIES = 20.0  # entries at the mean outcome that a creator begins with

@@ -87,6 +87,7 @@ def run(work: Work) -> RewardResult:
     calibration."""
     from longplay.rewards.calibration import calibration, compare
     from longplay.rewards.showing_check import check_showing
+    from longplay.rewards.value_check import check_values
 
     lake = work.lake
     past = work.past
@@ -133,6 +134,7 @@ def run(work: Work) -> RewardResult:
             calibration=checked,
             beliefs=_extremes(chosen, past, past_outcomes),
             showing=check_showing(chosen, past),
+            values=check_values(models, config.of(RewardTable).model, past, everything),
         )
     return RewardResult(figures)
 
@@ -292,7 +294,7 @@ def _line(result: RewardResult) -> str:
 STAGE = Stage(
     name="reward",
     order=40,
-    version=4,
+    version=5,
     help="Fit early rewards on what is mature, judge them on what matured later, check "
     "calibration.",
     table=RewardTable,
@@ -307,5 +309,6 @@ STAGE = Stage(
         "longplay.rewards.calibration",
         "longplay.rewards.guardrails",
         "longplay.rewards.showing_check",
+        "longplay.rewards.value_check",
     ),
 )
