@@ -18,24 +18,21 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from remembered import remembered
-from scipy import special
-from sklearn.linear_model import Ridge
+from reward_checks import calibration_rows, rank_rows
+from reward_truth import Float, Int, true_chance, true_worth
 
 import longplay as lp
 from longplay.decisions import Contexts, Decisions, context_chance
 from longplay.estimate import clustered_mean
 from longplay.index import ItemIndex
-from longplay.lake.known import item_vectors, user_vectors
+from longplay.lake.storage import MemoryStore
 from longplay.policies.plackett import plackett_luce_log_prob
+from longplay.rewards.early import EarlyModel
 from longplay.rewards.showing_fit import fit_showing
 from longplay.world import World, WorldConfig
-from longplay.world.dynamics import wake
 from longplay.world.parameters import named_world
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 Score = Callable[[World, Contexts], Float]
 
 HABIT = lp.Signal(
@@ -109,193 +106,6 @@ class Ranker:
         return softened(score_NI, self.effective)
 
 
-# -- insiders --------------------------------------------------------------------------------------
-
-
-def rows_of(world: World, contexts: Contexts) -> Int:
-    """Rows of the contexts' users in the world."""
-    return ItemIndex(world.user_ids).rows(contexts.frame["user_id"])
-
-
-def true_chance(world: World, contexts: Contexts) -> Float:
-    """The chance that each item is played in the first slot, [N, I]; `dynamics.play_chance` for all
-    pairs at once."""
-    rows, config, catalogue = rows_of(world, contexts), world.config, world.catalogue
-    state = wake(world.state, config).take(rows)
-    listeners = world.listeners.take(rows)
-    n, creators = len(rows), len(catalogue.creators)
-    taste_ND = world.listeners.taste(world.day, config)[rows].astype(float)
-    odds_NI = special.logit(catalogue.appeal_I) + np.log(listeners.click_U)[:, None]
-    odds_NI = odds_NI + config.match * (taste_ND @ catalogue.taste_ID.T - 1.0)
-    known_NC, satiety_NC = np.zeros((n, creators), dtype=bool), np.zeros((n, creators))
-    slot = state.creator_RM >= 0
-    of = np.nonzero(slot)[0], state.creator_RM[slot]
-    known_NC[of] = True
-    satiety_NC[of] = state.satiety_RM[slot]
-    novelty_NC = (
-        np.where(known_NC, -0.5, 0.5) * listeners.novelty_U[:, None] - config.satiety * satiety_NC
-    )
-    odds_NI += novelty_NC[:, catalogue.creator_I]
-    if config.tires:
-        shown = state.shown_RK >= 0
-        owner, item = np.nonzero(shown)[0], state.shown_RK[shown]
-        recency = 0.5 ** (state.shown_age_RK[shown] / config.weariness_half_life)
-        item_NI, creator_NC = np.zeros((n, len(catalogue))), np.zeros((n, creators))
-        np.add.at(item_NI, (owner, item), recency)
-        np.add.at(creator_NC, (owner, catalogue.creator_I[item]), recency)
-        page_N = np.bincount(owner, weights=recency, minlength=n)
-        odds_NI -= (
-            config.weariness * item_NI
-            + config.creator_weariness * creator_NC[:, catalogue.creator_I]
-        )
-        odds_NI -= config.page_weariness * page_N[:, None]
-    return special.expit(odds_NI)
-
-
-def true_worth(world: World, contexts: Contexts) -> Float:
-    """What a play of each item adds to a habit: depth x match x liking, [N, I]."""
-    rows, catalogue = rows_of(world, contexts), world.catalogue
-    taste_ND = world.listeners.taste(world.day, world.config)[rows].astype(float)
-    creators = len(catalogue.creators)
-    pairs = np.repeat(rows, creators), np.tile(np.arange(creators), len(rows))
-    liking_NC = world.listeners.liking(*pairs, world.config).reshape(len(rows), creators)
-    return catalogue.depth_I * (taste_ND @ catalogue.taste_ID.T) * liking_NC[:, catalogue.creator_I]
-
-
-# -- a plain ridge ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class TwoPartRidge:
-    """Clicks x 28-day days with the creator, each a ridge regression on rates and factors.
-
-    Features of a click: the item's smoothed rate (from the other half of the users in training) as
-    odds and chance, the place, the user's and the item's factors, their products, their sum.
-    """
-
-    rate_I: Float
-    outcome_C: Float
-    creator_I: Int
-    user_UV: Float
-    item_IV: Float
-    creator_CV: Float
-    users: ItemIndex
-    clicks: Ridge
-    days: Ridge
-
-    @classmethod
-    def fit(cls, world: World, lake: lp.Lake, user_UV: Float) -> TwoPartRidge:
-        index, creator_I = world.catalogue.index, world.catalogue.creator_I
-        users = ItemIndex(world.user_ids)
-        item_IV = item_vectors(lake, index.ids)
-        item_IV = np.nan_to_num(item_IV)  # items that are released later
-        shown = lake.decisions.filter(pl.col("surface") == "home").select(
-            "decision_id", "user_id", "slate"
-        )
-        slots = shown.with_columns(slot=pl.int_ranges(0, pl.col("slate").list.len())).explode(
-            "slate", "slot"
-        )
-        played = lake.events.filter(pl.col("kind") == "play", pl.col("decision_id").is_not_null())
-        played = played.select("decision_id", slate="item_id", click=pl.lit(1.0)).unique()
-        slots = slots.join(played, on=["decision_id", "slate"], how="left", maintain_order="left")
-        click_N = slots["click"].fill_null(0.0).to_numpy()
-        user_N, item_N = users.rows(slots["user_id"]), index.rows(slots["slate"])
-        creators = ItemIndex(world.catalogue.creators)
-        rate_I, rate_N = _rates(
-            click_N,
-            user_N,
-            creator_I[item_N],
-            len(world.catalogue.creators),
-            50.0,
-            item_N,
-            creator_I,
-        )
-        clicks = Ridge(10.0).fit(
-            _click_features(rate_N, slots["slot"].to_numpy(), user_UV[user_N], item_IV[item_N]),
-            click_N,
-        )
-        outcomes = DAYS.outcomes(lake).certain()
-        outcomes = outcomes.where(outcomes.known)
-        key_N, owner_N = (
-            creators.rows(outcomes.frame["creator_id"]),
-            users.rows(outcomes.frame["user_id"]),
-        )
-        outcome_C, outcome_N = _rates(outcomes.value, owner_N, key_N, len(creators), 20.0)
-        count_C = np.bincount(creator_I)
-        creator_CV = np.stack(
-            [np.bincount(creator_I, weights=column) / count_C for column in item_IV.T], axis=1
-        )
-        days = Ridge(10.0).fit(
-            _day_features(outcome_N, user_UV[owner_N], creator_CV[key_N]), outcomes.value
-        )
-        return cls(rate_I, outcome_C, creator_I, user_UV, item_IV, creator_CV, users, clicks, days)
-
-    def score(self, world: World, contexts: Contexts) -> Float:
-        user_N = self.users.rows(contexts.frame["user_id"])
-        n, items, creators = len(user_N), len(self.rate_I), len(self.outcome_C)
-        owner, item = np.repeat(user_N, items), np.tile(np.arange(items), n)
-        click = _click_features(
-            self.rate_I[item], np.zeros(len(item)), self.user_UV[owner], self.item_IV[item]
-        )
-        owner_C, creator = np.repeat(user_N, creators), np.tile(np.arange(creators), n)
-        days = _day_features(
-            self.outcome_C[creator], self.user_UV[owner_C], self.creator_CV[creator]
-        )
-        chance_NI = np.maximum(self.clicks.predict(click).reshape(n, items), 1e-4)
-        days_NC = np.maximum(self.days.predict(days).reshape(n, creators), 1e-4)
-        return chance_NI * days_NC[:, self.creator_I]
-
-
-def _rates(
-    y_N: Float,
-    user_N: Int,
-    key_N: Int,
-    keys: int,
-    slots: float,
-    item_N: Int | None = None,
-    key_I: Int | None = None,
-) -> tuple[Float, Float]:
-    """Smoothed means by key (or by item, smoothed towards its key), of all users, and for each row of
-    the users of the other half."""
-
-    def means(rows: NDArray[np.bool_]) -> Float:
-        def smoothed(level_N: Int, levels: int, prior: Float | float) -> Float:
-            total = np.bincount(level_N[rows], weights=y_N[rows], minlength=levels)
-            return (total + slots * prior) / (np.bincount(level_N[rows], minlength=levels) + slots)
-
-        by_key = smoothed(key_N, keys, float(y_N.mean()))
-        return (
-            by_key
-            if item_N is None or key_I is None
-            else smoothed(item_N, len(key_I), by_key[key_I])
-        )
-
-    half_N = user_N % 2 == 0
-    level_N = key_N if item_N is None else item_N
-    return means(np.ones(len(y_N), dtype=bool)), np.where(
-        half_N, means(~half_N)[level_N], means(half_N)[level_N]
-    )
-
-
-def _click_features(rate_N: Float, slot_N: NDArray[Any], user_NV: Float, item_NV: Float) -> Float:
-    products = user_NV * item_NV
-    match = products.sum(axis=1)
-    columns = [
-        special.logit(np.clip(rate_N, 1e-6, 1 - 1e-6)),
-        rate_N,
-        np.log1p(slot_N),
-        match,
-        rate_N * match,
-    ]
-    return np.column_stack([*columns, user_NV, item_NV, products])
-
-
-def _day_features(mean_N: Float, user_NV: Float, creator_NV: Float) -> Float:
-    products = user_NV * creator_NV
-    match = products.sum(axis=1)
-    return np.column_stack([mean_N, match, mean_N * match, user_NV, creator_NV, products])
-
-
 # -- the table -------------------------------------------------------------------------------------
 
 
@@ -314,10 +124,19 @@ def active_days(world: World, policy: Any, users: Int, days: int, seed: int) -> 
     return every["len"].fill_null(0).to_numpy().astype(float)
 
 
-def early_score(early: lp.ProgressiveReward, index: ItemIndex, lake: lp.Lake) -> Score:
-    """The value of showing every item, as an early reward has it."""
+def early_score(early: EarlyModel, index: ItemIndex, lake: lp.Lake, carried: bool = True) -> Score:
+    """The value of showing every item, as an early reward has it.
+
+    Args:
+        early: fitted.
+        index: of the items.
+        lake: the log that it looks users up in.
+        carried: whether it reads the users' factors that contexts carry; else those of the log.
+    """
 
     def score(world: World, contexts: Contexts) -> Float:
+        if not carried:
+            contexts = contexts.without(["user_vector"])
         return early.item_value(contexts, index.ids, lake).mean
 
     return score
@@ -340,6 +159,25 @@ def personal(value_NI: Float, truth_NI: Float) -> float:
     return float(np.corrcoef(centred(value_NI), centred(truth_NI))[0, 1])
 
 
+def with_shuffled_users(lake: lp.Lake, seed: int) -> lp.Lake:
+    """The same log, in which every user has the factors of another: as many numbers, nothing known."""
+    users = lake.descriptions("users")
+    order = np.random.default_rng(seed).permutation(users.height)
+    store = MemoryStore()
+    store.commit(
+        "shuffled",
+        {
+            "events": lake.events,
+            "decisions": lake.decisions,
+            "contexts": lake.contexts,
+            "items": lake.items,
+            "users": users.with_columns(users["vector"].gather(order)),
+        },
+        lake.watermark,
+    )
+    return lp.Lake(store)
+
+
 def logged(world: str, users: int, items: int, days: int, seed: int) -> tuple[World, lp.Lake]:
     """A world that knows something of users and items, and its log under popularity."""
     numbers = dict(named_world(world).numbers) | {"known": KNOWN}
@@ -348,7 +186,7 @@ def logged(world: str, users: int, items: int, days: int, seed: int) -> tuple[Wo
     return service, lake
 
 
-@remembered(version=2)
+@remembered(version=3)
 def gains(
     *, world: str, users: int, items: int, judged: int, log_days: int, lived: int, seed: int
 ) -> dict[str, Any]:
@@ -367,8 +205,10 @@ def gains(
     again = replace(
         early, showing=fit_showing(HABIT, lake, outcomes, parts=("content", "rate", "repetition"))
     )
-    user_UV = user_vectors(lake, service.user_ids, service.now)
-    shuffled = np.random.default_rng(seed).permutation(len(user_UV))
+    ridge = lp.TwoPartRidge(DAYS, knows=("users", "items"))
+    days = DAYS.outcomes(lake)
+    shuffled_lake = with_shuffled_users(lake, seed)
+    shuffled = ridge.fit(shuffled_lake, days, progress=False)
     belief_I = early.items(service.catalogue.frame["creator_id"]).mean
     depth_C = np.bincount(service.catalogue.creator_I, weights=service.catalogue.depth_I)
     depth_C /= np.bincount(service.catalogue.creator_I)
@@ -383,7 +223,7 @@ def gains(
     def ranker(name: str, score: Score, effective: float = EFFECTIVE) -> Ranker:
         return Ranker(f"{name}@1", index, score, effective=effective)
 
-    def of(model: lp.ProgressiveReward) -> Score:
+    def of(model: EarlyModel) -> Score:
         return early_score(model, index, lake)
 
     rankers = {
@@ -396,9 +236,9 @@ def gains(
         "rates, repetition": ranker("repetition", of(again)),
         "log": ranker("log", of(early)),
         "factors": ranker("factors", of(informed)),
-        "ridge, factors": ranker("ridge", TwoPartRidge.fit(service, lake, user_UV).score),
+        "ridge, factors": ranker("ridge", of(ridge.fit(lake, days, progress=False))),
         "ridge, factors shuffled": ranker(
-            "shuffled", TwoPartRidge.fit(service, lake, user_UV[shuffled]).score
+            "shuffled", early_score(shuffled, index, shuffled_lake, carried=False)
         ),
         "true chance x belief": ranker("chance", lambda w, c: true_chance(w, c) * belief_I),
         "true chance x creator": ranker(
@@ -570,7 +410,7 @@ WORLDS = {"weary": 15_000, "default": 5_000, "clickbait": 5_000}
 def main() -> None:
     """Compute the rows, print them, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", nargs="*", default=["gains"])
+    parser.add_argument("--parts", nargs="*", default=["gains", "calibration", "ranks"])
     parser.add_argument("--worlds", nargs="*", default=list(WORLDS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="small, for a test")
@@ -582,10 +422,28 @@ def main() -> None:
             rows += table(
                 world, WORLDS[world], 1 if options.quick else options.seeds, options.quick
             )
+    chosen = {world: WORLDS[world] for world in options.worlds if world in WORLDS}
+    sizes = {world: {"users": users, "items": 2_000, "days": 84} for world, users in chosen.items()}
+    if options.quick:
+        sizes = {"weary": {"users": 300, "items": 60, "days": 60}}
+    seeds = 1 if options.quick else options.seeds
+    if "calibration" in options.parts:
+        logs = sizes | {"retail": {"users": 0, "items": 0, "days": 0}}
+        rows += calibration_rows(sizes if options.quick else logs, seeds)
+    if "ranks" in options.parts:
+        rows += rank_rows(sizes, seeds)
     for row in rows:
         print(f"{row['value']:9.3f}  {row['claim']}  {row['bar']}")
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        options.json.write_text(json.dumps(merged(options.json, rows), indent=1) + "\n")
+
+
+def merged(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a file with these in place of those of the same claim: parts are run one by one."""
+    older = json.loads(file.read_text()) if file.exists() else []
+    fresh = {row["claim"]: row for row in rows}
+    stays = [row for row in older if row["claim"] not in fresh]
+    return stays + rows
 
 
 if __name__ == "__main__":
