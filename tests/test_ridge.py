@@ -16,7 +16,7 @@ from test_progressive import made_outcomes
 import longplay as lp
 from longplay.decisions import Contexts
 from longplay.index import ItemIndex
-from longplay.rewards.ridge import _between_over_within, fit_outcomes
+from longplay.rewards.ridge_parts import between_over_within, fit_outcomes
 from longplay.rewards.ridge_regression import FOLDS, PENALTIES, RidgeFit, designs, states
 from longplay.signals import Signal, days_with, discovery
 
@@ -98,9 +98,9 @@ def test_weights_penalty_and_covariance_are_those_of_a_ridge_on_scaled_features(
 def test_variance_between_keys_by_hand():
     # two keys of two outcomes: within ((0-1)^2 + (2-1)^2 + 0 + 0) / 2 = 1; between 2 (1-3)^2 + 2 (5-3)^2
     # = 16, less 1 x within, over 4 - 8 / 4
-    ratio = _between_over_within(np.array([0, 0, 1, 1]), np.array([0.0, 2.0, 5.0, 5.0]))
+    ratio = between_over_within(np.array([0, 0, 1, 1]), np.array([0.0, 2.0, 5.0, 5.0]))
     assert ratio == pytest.approx((16 - 1) / 2)
-    assert _between_over_within(np.array([0, 0]), np.array([1.0, 1.0])) == 0.0
+    assert between_over_within(np.array([0, 0]), np.array([1.0, 1.0])) == 0.0
 
 
 # -- a log with taste ------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def fitted(lake) -> dict[tuple[str, ...], lp.TwoPartRidge]:
     outcomes = DAYS.outcomes(lake)
     return {
         knows: lp.TwoPartRidge(DAYS, knows=knows).fit(lake, outcomes)
-        for knows in ((), ("users", "items"))
+        for knows in ((), ("items",), ("users",), ("users", "items"))
     }
 
 
@@ -257,7 +257,7 @@ def test_with_factors_it_finds_what_a_user_likes(lake, fitted):
         assert least <= np.mean(wins) <= most, knows
 
 
-@pytest.mark.parametrize("knows", [(), ("users", "items")])
+@pytest.mark.parametrize("knows", [(), ("items",), ("users",), ("users", "items")])
 def test_a_slate_is_paid_as_its_items_alone_less_what_a_creator_was_paid_above(lake, fitted, knows):
     # catches: `value` and `item_value` that disagree, a creator paid twice, the place left out, a slot
     # above that is familiar taken as shown to a new one
