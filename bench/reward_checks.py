@@ -141,64 +141,60 @@ def calibration_rows(sizes: Mapping[str, Mapping[str, int]], seeds: int) -> list
             ]
             for by_seed in zip(*runs, strict=True):
                 judged = [run for run in by_seed if "refused" not in run]
-                name = f"calibration, {log}, {model}, {by_seed[0]['age']} days"
-                rows += _calibration_rows(name, judged, of_seeds, command)
+                rows += _calibration_rows(log, model, by_seed[0]["age"], judged, command)
     return rows
 
 
-def _calibration_rows(name: str, judged: list[Row], seeds: int, command: str) -> list[Row]:
-    """Rows of one model at one age; none where no seed could be judged."""
+def _calibration_rows(log: str, model: str, age: int, judged: list[Row], command: str) -> list[Row]:
+    """Rows of one model at one age; none where no seed could be judged. Shares and means are over keys,
+    so seeds weigh as many as they have."""
     if not judged:
         return []
     count_S = np.array([run["groups"] for run in judged], dtype=float)
+    keys = int(count_S.sum())
+    least = min(run["min_entries"] for run in judged)
+    what = "items" if log == "retail" else "creators"
 
     def mean(key: str) -> float:
         return float(np.average([run[key] for run in judged], weights=count_S))
 
-    def row(claim: str, value: float, bar: str, ok: bool, ends: Any = (None, None)) -> Row:
+    def row(measure: str, value: float, bar: str, ok: bool, ends: Any = (None, None)) -> Row:
         return {
-            "claim": f"{name}: {claim}",
+            "claim": f"calibration, {log}: {model}, {age} days: {measure}",
             "value": value,
             "low": ends[0],
             "high": ends[1],
             "bar": bar,
             "ok": bool(ok),
-            "seeds": seeds,
+            "seeds": len(judged),
             "command": command,
+            "grid": {
+                "table": f"Calibration on unseen {what}, {log} ({keys} means of >= {least} entries)",
+                "row": f"{model}: {measure}",
+                "column": f"{age} days",
+            },
         }
 
-    creators = int(count_S.sum())
-    least = min(run["min_entries"] for run in judged)
     rows = []
     for level in LEVELS:
         share = float(
             np.average([run["coverage"][f"{level:g}"] for run in judged], weights=count_S)
         )
-        low, high = wilson(share, creators)
-        rows.append(
-            row(
-                f"coverage of {level:.0%} intervals of {creators} means of >= {least} entries",
-                share,
-                "interval holds it",
-                low <= level <= high,
-                (low, high),
-            )
-        )
+        low, high = wilson(share, keys)
+        bar, ok = "none: reported", True
+        if level == max(LEVELS):
+            bar, ok = "its interval holds .95", low <= level <= high
+        rows.append(row(f"coverage of {level:.0%} intervals of means", share, bar, ok, (low, high)))
+    distance = mean("ks")
     rows.append(
-        row("single outcomes, KS distance of the PIT", mean("ks"), "<= .03", mean("ks") <= 0.03)
+        row("KS distance of the PIT of single outcomes", distance, "<= .03", distance <= 0.03)
     )
-    rows.append(
-        row(
-            f"single outcomes, |believed - realised| by bin (rate {mean('rate'):.3f})",
-            mean("error"),
-            "none: reported",
-            True,
-        )
-    )
-    sharp = mean("std") / mean("prior_std") if mean("prior_std") else 1.0
-    rows.append(row("std of means over that of the prior alone", sharp, "none: reported", True))
-    nearer = mean("mae") / mean("prior_mae") if mean("prior_mae") else 1.0
-    rows.append(row("error of means over that of the prior alone", nearer, "none: reported", True))
+    rates = f"error of believed rates by bin (mean rate {mean('rate'):.3f})"
+    rows.append(row(rates, mean("error"), "none: reported", True))
+    for key, measure in (("std", "std of means"), ("mae", "error of means")):
+        prior = mean(f"prior_{key}")
+        share = mean(key) / prior if prior else 1.0
+        rows.append(row(f"{measure} over the prior's", share, "none: reported", True))
     return rows
 
 
@@ -318,13 +314,15 @@ def rank_rows(sizes: Mapping[str, Mapping[str, int]], seeds: int) -> list[Row]:
         command = f"python bench/rewards.py --parts ranks --worlds {world} --seeds {seeds}"
         creators = sum(run["creators"] for run in runs)
         for what, words in (("value", "value of showing"), ("outcome", "outcome of an entry")):
-            name = f"ranks, {world}, {words} of {creators} unseen creators"
+            name = f"ranks, {world}, {words}"
+            table = f"Rank correlation with the true {words}, {world} ({creators} unseen creators)"
             for model in RANKED:
                 for age in AGES:
                     pairs = [run[what]["rho"][model][str(age)] for run in runs]
-                    rows.append(
-                        _rank_row(f"{name}: {model}, {age} days", pairs, "none: reported", command)
-                    )
+                    claim = f"{name}: {model}, {age} days"
+                    row = _rank_row(claim, pairs, "none: reported", command)
+                    grid = {"table": table, "row": model, "column": f"{age} days"}
+                    rows.append(row | {"grid": grid})
             for model in CALIBRATED:
                 pairs = [run[what]["ahead"][model] for run in runs]
                 claim = f"{name}: {model} at 3 days less auto-surrogate at 7"

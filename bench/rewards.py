@@ -411,25 +411,26 @@ def main() -> None:
     """Compute the rows, print them, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="*", default=["gains", "calibration", "ranks"])
-    parser.add_argument("--worlds", nargs="*", default=list(WORLDS))
+    parser.add_argument("--worlds", nargs="*", default=[*WORLDS, "retail"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="small, for a test")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = []
-    if "gains" in options.parts:
-        for world in options.worlds[:1] if options.quick else options.worlds:
-            rows += table(
-                world, WORLDS[world], 1 if options.quick else options.seeds, options.quick
-            )
-    chosen = {world: WORLDS[world] for world in options.worlds if world in WORLDS}
-    sizes = {world: {"users": users, "items": 2_000, "days": 84} for world, users in chosen.items()}
+    worlds = [world for world in options.worlds if world in WORLDS]
+    seeds = options.seeds
+    sizes = {world: {"users": WORLDS[world], "items": 2_000, "days": 84} for world in worlds}
+    logs = dict(sizes)
+    if "retail" in options.worlds:
+        logs["retail"] = {"users": 0, "items": 0, "days": 0}
     if options.quick:
-        sizes = {"weary": {"users": 300, "items": 60, "days": 60}}
-    seeds = 1 if options.quick else options.seeds
+        worlds, seeds = worlds[:1], 1
+        sizes = logs = {world: {"users": 300, "items": 60, "days": 60} for world in worlds}
+    if "gains" in options.parts:
+        for world in worlds:
+            rows += table(world, WORLDS[world], seeds, options.quick)
     if "calibration" in options.parts:
-        logs = sizes | {"retail": {"users": 0, "items": 0, "days": 0}}
-        rows += calibration_rows(sizes if options.quick else logs, seeds)
+        rows += calibration_rows(logs, seeds)
     if "ranks" in options.parts:
         rows += rank_rows(sizes, seeds)
     for row in rows:
