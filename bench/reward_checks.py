@@ -202,7 +202,7 @@ def _calibration_rows(log: str, model: str, age: int, judged: list[Row], command
 
 
 @remembered(version=1)
-def ranks(*, world: str, seed: int, users: int, items: int, days: int) -> Row:
+def ranks(*, world: str, seed: int, users: int, items: int, days: int, draws: int = DRAWS) -> Row:
     """Spearman correlations of unseen creators' beliefs with the truth, by model and age.
 
     Half of the creators teach no prior; their entries are observed up to an age. `value`: the mean value
@@ -249,7 +249,7 @@ def ranks(*, world: str, seed: int, users: int, items: int, days: int) -> Row:
     worth_C = np.bincount(creator_J, weights=(chance_NJ * worth_NJ).sum(axis=0))[creators]
     worth_C /= np.maximum(np.bincount(creator_J, weights=chance_NJ.sum(axis=0))[creators], 1e-12)
     rng = np.random.default_rng([seed, 5])
-    drawn = [rng.choice(len(creators), len(creators)) for _ in range(DRAWS)]
+    drawn = [rng.choice(len(creators), len(creators)) for _ in range(draws)]
     rows_C = [np.flatnonzero(creator_J == creator) for creator in creators]
     items_of = [np.concatenate([rows_C[c] for c in sample]) for sample in drawn]
     entries = pl.DataFrame({"key": observed.keys}).group_by("key").len()["len"]
