@@ -189,8 +189,8 @@ def _calibration_rows(log: str, model: str, age: int, judged: list[Row], command
     rows.append(
         row("KS distance of the PIT of single outcomes", distance, "<= .03", distance <= 0.03)
     )
-    rates = f"error of believed rates by bin (mean rate {mean('rate'):.3f})"
-    rows.append(row(rates, mean("error"), "none: reported", True))
+    rows.append(row("error of believed rates by bin", mean("error"), "none: reported", True))
+    rows.append(row("mean outcome", mean("rate"), "none: reported", True))
     for key, measure in (("std", "std of means"), ("mae", "error of means")):
         prior = mean(f"prior_{key}")
         share = mean(key) / prior if prior else 1.0
