@@ -615,7 +615,10 @@ def test_every_model_is_calibrated_on_unseen_items_and_wrong_widths_are_noticed(
     assert result.groups == 150
     for factor in (3.0, 1 / 3):
         assert not honest(calibration(Scaled(model(signal), factor), None, outcomes, age=3))
-    if model not in (MaturedOnly, TwoPartRidge):  # at age 3 of 6 nothing is mature: the prior is all it has
+    if model not in (
+        MaturedOnly,
+        TwoPartRidge,
+    ):  # at age 3 of 6 nothing is mature: the prior is all it has
         assert result.mae < 0.8 * result.prior_mae
         assert result.sharpness < 0.9 * result.prior_sharpness
 
