@@ -326,7 +326,7 @@ def rank_rows(sizes: Mapping[str, Mapping[str, int]], seeds: int) -> list[Row]:
             for model in CALIBRATED:
                 pairs = [run[what]["ahead"][model] for run in runs]
                 claim = f"{name}: {model} at 3 days less auto-surrogate at 7"
-                rows.append(_rank_row(claim, pairs, "above 0", command))
+                rows.append(_rank_row(claim, pairs, "interval above 0", command))
     return rows
 
 
@@ -339,7 +339,7 @@ def _rank_row(claim: str, pairs: list[list[float]], bar: str, command: str) -> R
         "low": value - 1.96 * error,
         "high": value + 1.96 * error,
         "bar": bar,
-        "ok": bar.startswith("none") or value > 0,
+        "ok": bar.startswith("none") or value > 1.96 * error,
         "seeds": len(pairs),
         "command": command,
     }
