@@ -201,10 +201,11 @@ def page(results: dict[str, list[Row]]) -> str:
             '<details markdown="1">',
             f"<summary>{count}</summary>",
             "",
-            *table(rows),
+            *table([row for row in rows if "grid" not in row]),
             "",
             "</details>",
             "",
+            *grids(rows),
         ]
     return "\n".join(lines)
 
@@ -251,6 +252,32 @@ def table(rows: list[Row]) -> list[str]:
             f"| {row['claim']} | {_short(row['value'])} | {interval} | {row['bar']} | {met} | "
             f"{row['seeds']} |"
         )
+    return lines
+
+
+def grids(rows: list[Row]) -> list[str]:
+    """Folded tables of the rows that say where they stand in one: `grid` with table, row and column."""
+    lines: list[str] = []
+    placed = [row for row in rows if "grid" in row]
+    for title in dict.fromkeys(row["grid"]["table"] for row in placed):
+        cells = {
+            (row["grid"]["row"], row["grid"]["column"]): _figure(row, percent=False)
+            for row in placed
+            if row["grid"]["table"] == title
+        }
+        names = dict.fromkeys(name for name, _ in cells)
+        columns = dict.fromkeys(column for _, column in cells)
+        lines += [
+            '<details markdown="1">',
+            f"<summary>{title}</summary>",
+            "",
+            f"| | {' | '.join(columns)} |",
+            "|---" * (len(columns) + 1) + "|",
+        ]
+        for name in names:
+            figures = [cells.get((name, column), "") for column in columns]
+            lines.append(f"| {name} | {' | '.join(figures)} |")
+        lines += ["", "</details>", ""]
     return lines
 
 

@@ -40,7 +40,7 @@ SIGNALS = {
     "per user": lp.Signal("active", entry=lp.enrolment(), measure=lp.active_days(), window=(1, 3)),
 }
 PER_CREATOR = ("threshold", "days")
-MODELS = (lp.ProgressiveReward, lp.AutoSurrogate, lp.DayTwo, lp.MaturedOnly)
+MODELS = (lp.ProgressiveReward, lp.AutoSurrogate, lp.DayTwo, lp.MaturedOnly, lp.TwoPartRidge)
 
 
 @dataclass(frozen=True)

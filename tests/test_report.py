@@ -119,6 +119,16 @@ def calibrated(share: float = 0.8) -> dict:
     }
 
 
+def slot_score(model: str, mean: float, difference: float, error: float) -> dict:
+    picked = {
+        "mean": mean,
+        "mean_se": 0.002,
+        "difference": difference,
+        "difference_se": error,
+    }
+    return {"model": model, "top": picked, "best": picked | {"difference": 0.0}}
+
+
 def pair(policy: str, than: str, difference: dict, metric: str = "true value per slot") -> dict:
     return {"policy": policy, "than": than, "metric": metric, "difference": difference}
 
@@ -228,6 +238,16 @@ def full(title: str = "A plain title") -> dict:
                 "repetition": {"gain": 0.0014, "gain_se": 0.0002, "usual": 0.0106},
                 "taste": {"gain": 0.0001, "gain_se": 0.0002, "usual": 0.0106},
             },
+        },
+        "values": {
+            "slots": 5_120,
+            "slates": 1_024,
+            "users": 96,
+            "usual": 0.0106,
+            "scores": [
+                slot_score("progressive", 0.021, 0.0, 0.0),
+                slot_score("ridge", 0.025, 0.004, 0.001),
+            ],
         },
         "beliefs": [
             {"key": f"i{k}", "entries": 40 + k, "mean": 0.5 - k / 40, "std": 0.02, "title": title}
@@ -691,6 +711,7 @@ def test_missing_pieces_degrade():
         "calibration": {"progressive": {"not_estimable": "too few items"}},
         "beliefs": [],
         "showing": None,
+        "values": None,
     }
     results["reinforce"] |= {"curve": [], "weighted": {"policy": "x", "curve": []}}
     results["train"]["curve"] = []

@@ -19,7 +19,15 @@ from longplay.decisions import Contexts, ope_users
 from longplay.errors import ConfigError, DataError, NotEstimable
 from longplay.lake import Lake
 from longplay.policies.simple import Popular
-from longplay.rewards import AutoSurrogate, DayTwo, MaturedOnly, ProgressiveReward, Reward, compare
+from longplay.rewards import (
+    AutoSurrogate,
+    DayTwo,
+    MaturedOnly,
+    ProgressiveReward,
+    Reward,
+    TwoPartRidge,
+    compare,
+)
 from longplay.rewards import early as early_module
 from longplay.rewards.reward import combine
 from longplay.rewards.showing import paid_once, worth
@@ -30,7 +38,7 @@ from longplay.world import World
 START = datetime(2026, 1, 1, tzinfo=UTC)
 US = pl.Datetime("us", "UTC")
 HABIT = Signal("habit", discovery(28), days_with("creator") >= 2, (1, 7))
-MODELS = [ProgressiveReward, MaturedOnly, DayTwo, AutoSurrogate]
+MODELS = [ProgressiveReward, MaturedOnly, DayTwo, AutoSurrogate, TwoPartRidge]
 
 USERS, ITEMS, DAYS = 1_500, 40, 30
 ENTRY = np.where(np.arange(ITEMS) % 2 == 0, 0.4, 0.1)  # P(entry | shown) by item
@@ -531,6 +539,7 @@ def test_comparison_ranks_models_by_what_they_know(lake):
         "matured only",
         "day two",
         "auto-surrogate",
+        "two-part ridge",
     ]
     loss = dict(zip(table["model"], table["loss"], strict=True))
     assert max(loss["progressive"], loss["auto-surrogate"]) < loss["day two"] < loss["prior alone"]

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         PersonalReward,
         ProgressiveReward,
         Reward,
+        TwoPartRidge,
     )
     from longplay.rewards.guardrails import coverage, top_creator
     from longplay.run import load_config, run_stages
@@ -115,6 +116,7 @@ _WHERE = {
     "AutoSurrogate": "rewards",
     "DayTwo": "rewards",
     "MaturedOnly": "rewards",
+    "TwoPartRidge": "rewards",
     "Reward": "rewards",
     "coverage": "rewards.guardrails",
     "top_creator": "rewards.guardrails",

@@ -19,6 +19,7 @@ MODEL_COLOURS = {
     "auto_surrogate": "#cf4f86",
     "day_two": "#a98307",
     "matured_only": "#3f8ea3",
+    "ridge": "#5c8a3a",
 }
 MAIN, FAINT = "#3a7ec2", "#858b94"
 INK = "currentColor"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from longplay.display import Bounded, decimal, decimals_of, percent, share_of, signed, span
+from collections.abc import Sequence
+
+from longplay.display import Bounded, decimal, decimals_of, listed, percent, share_of, signed, span
 from longplay.intervals import wilson
 from longplay.run_policies import START, run_policies
 
@@ -17,7 +19,19 @@ MODEL_NAMES = {
     "auto_surrogate": "auto-surrogate",
     "day_two": "day-two proxy",
     "matured_only": "matured only",
+    "ridge": "two-part ridge",
 }
+
+
+def model_name(model: str) -> str:
+    """A model of early rewards in words."""
+    return MODEL_NAMES.get(model, model)
+
+
+def listed_models(models: Sequence[str]) -> str:
+    """Several models of early rewards in words."""
+    return listed([model_name(model) for model in models])
+
 
 LEAST_ITEMS = 30  # with fewer, neither calibration nor the best items are stated
 TOO_FEW_ITEMS = "too few items to tell"

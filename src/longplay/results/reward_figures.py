@@ -145,6 +145,57 @@ class ShowingFigures:
 
 
 @dataclass(frozen=True)
+class PickedSlots:
+    """What the slots that a model ranks first came to.
+
+    Attributes:
+        mean: outcome per slot, 0 where no entry followed.
+        mean_se: its standard error by user, null where it is not known.
+        difference: to the slots that the chosen model ranks first; positive is better than chosen.
+        difference_se: its standard error by user, null where it is not known.
+    """
+
+    mean: float
+    mean_se: float | None
+    difference: float
+    difference_se: float | None
+
+
+@dataclass(frozen=True)
+class SlotScore:
+    """A model's value of showing on slots of held-out users; see `rewards.value_check`.
+
+    Attributes:
+        model: its name.
+        top: the tenth of all slots that it values most.
+        best: the slot of each slate that it values most.
+    """
+
+    model: str
+    top: PickedSlots
+    best: PickedSlots
+
+
+@dataclass(frozen=True)
+class ValueFigures:
+    """The models' values of showing on slots of held-out users.
+
+    Attributes:
+        slots: that are judged: mature, and of creators who were new to the user.
+        slates: that they stand in.
+        users: to whom they were shown.
+        usual: outcome per slot.
+        scores: of every model.
+    """
+
+    slots: int
+    slates: int
+    users: int
+    usual: float
+    scores: tuple[SlotScore, ...]
+
+
+@dataclass(frozen=True)
 class EarlyRewardFigures:
     """The early reward of one signal.
 
@@ -160,6 +211,7 @@ class EarlyRewardFigures:
         calibration: by model.
         beliefs: the items believed in most, then those believed in least.
         showing: the chance of an entry; null where the log had no decisions.
+        values: the models' values of showing; null where they cannot be judged.
     """
 
     label: str
@@ -173,6 +225,7 @@ class EarlyRewardFigures:
     calibration: Mapping[str, CalibrationFigures | NotEstimable]
     beliefs: tuple[ItemBelief, ...]
     showing: ShowingFigures | None
+    values: ValueFigures | None
 
 
 @dataclass(frozen=True)

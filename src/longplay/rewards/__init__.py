@@ -9,6 +9,7 @@ from longplay.rewards.early import EarlyReward
 from longplay.rewards.personal import PersonalReward
 from longplay.rewards.progressive import ProgressiveReward
 from longplay.rewards.reward import Reward
+from longplay.rewards.ridge import TwoPartRidge
 
 __all__ = [
     "AutoSurrogate",
@@ -18,6 +19,7 @@ __all__ = [
     "PersonalReward",
     "ProgressiveReward",
     "Reward",
+    "TwoPartRidge",
     "calibration",
     "compare",
 ]

@@ -181,6 +181,7 @@ class EarlyModel(ABC):
     )
 
     name: ClassVar[str]
+    shares_showing: ClassVar[bool] = True  # False: `_with_particulars` fits a model of showing
 
     def __post_init__(self) -> None:
         if not isinstance(cast(object, self.signal), Signal):
@@ -256,7 +257,7 @@ class EarlyModel(ABC):
                 "first entries, or shorten the window"
             )
         showing = None
-        if lake is not None:
+        if lake is not None and self.shares_showing:
             key = (*source, self.signal.version, self.knows)
             showing = _FITTED.get(key, (None,))[0]
             if showing is None or decisions is not None:

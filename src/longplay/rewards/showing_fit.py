@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import polars as pl
 
-from longplay.arrays import Float
+from longplay.arrays import Float, Int
 from longplay.decisions import Decisions, main_surface
 from longplay.errors import DataError
 from longplay.lake.daily import DAY_US
@@ -51,34 +52,79 @@ def fit_showing(
         DataError: none of the slots could have opened an entry.
     """
     view = lake.before(outcomes.as_of)
+    teaching = teaching_slots(signal, view, outcomes, decisions)
+    if teaching is None:
+        return without_slots(signal)
+    index = teaching.index
+    return Showing(
+        signal,
+        association=False,
+        rho=_organic_ratio(outcomes),
+        slots=len(teaching.taught),
+        surface=teaching.surface,
+        keys=index.keys,
+        entry=fit_entry_chance(view, index, teaching.slots, teaching.taught, knows, parts),
+        organic_K=_organic_rates(view, index, outcomes),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class TeachingSlots:
+    """The slots of a log that a model of showing learns from.
+
+    Attributes:
+        index: look-ups in the log.
+        surface: the one with the most of them.
+        slots: all of them.
+        taught: rows of those that could open an entry, and where it is known whether they did.
+    """
+
+    index: LakeIndex
+    surface: str
+    slots: SlotLog
+    taught: Int
+
+
+def teaching_slots(
+    signal: Signal,
+    view: Lake,
+    outcomes: Outcomes,
+    decisions: Decisions | pl.DataFrame | None,
+) -> TeachingSlots | None:
+    """The slots that teach; null where nothing was shown, or entries are no discoveries.
+
+    Args:
+        signal: whose entries are modelled.
+        view: the log as it was known at `outcomes.as_of`.
+        outcomes: of the signal.
+        decisions: the slates; default those of the view.
+
+    Raises:
+        DataError: none of the slots could have opened an entry.
+    """
     if decisions is None:
         decisions = view.decisions
     frame = decisions.frame if isinstance(decisions, Decisions) else decisions
     of = signal.entry.of
     if of is None or not signal.entry.is_discovery or frame.is_empty():
-        return Showing(signal, association=of is not None and signal.entry.is_discovery)
+        return None
     index = LakeIndex(view, of)
     slots = SlotLog.of(index, shown_unasked(view, frame), signal.entry.novel_for)
     as_of = int(outcomes.as_of.timestamp() * 1_000_000)
     # later slots may still see an entry
-    possible_N = slots.possible_N & (slots.time_N + DAY_US <= as_of)
-    if not possible_N.any():
+    taught = np.flatnonzero(slots.possible_N & (slots.time_N + DAY_US <= as_of))
+    if not len(taught):
         raise DataError(
             f"{signal.name}: none of the slots shown until {outcomes.as_of:%Y-%m-%d} could open "
             f"an entry (all familiar, or without a {of}); "
             "pass lake=None for beliefs alone"
         )
-    taught = np.flatnonzero(possible_N)
-    return Showing(
-        signal,
-        association=False,
-        rho=_organic_ratio(outcomes),
-        slots=len(taught),
-        surface=main_surface(frame),
-        keys=index.keys,
-        entry=fit_entry_chance(view, index, slots, taught, knows, parts),
-        organic_K=_organic_rates(view, index, outcomes),
-    )
+    return TeachingSlots(index, main_surface(frame), slots, taught)
+
+
+def without_slots(signal: Signal) -> Showing:
+    """What is known of showing where no slot teaches: an association, or nothing to know."""
+    return Showing(signal, association=signal.entry.of is not None and signal.entry.is_discovery)
 
 
 def _organic_rates(view: Lake, index: LakeIndex, outcomes: Outcomes) -> Float:

@@ -17,11 +17,13 @@ from longplay.report.phrases import (
     TOO_FEW_ITEMS,
     coverage_words,
     difference,
+    model_name,
     too_few_items,
     verdict,
 )
 from longplay.report.showing_blocks import reliability_bins, showing_blocks, showing_plot
 from longplay.report.steps import Steps
+from longplay.report.value_blocks import value_blocks, value_words
 from longplay.results import NotEstimable, RunResults
 from longplay.results.outcome_figures import OutcomesResult
 from longplay.results.reward_figures import (
@@ -96,11 +98,14 @@ def render(rewards: Sequence[EarlyReward], plots: Sequence[RewardPlots]) -> Sect
         if len(rewards) > 1:
             blocks.append(Heading(figures.label))
         answer += comparison_words(figures, reward.loss) + calibration_words(figures)
+        answer += value_words(figures.values, figures.chosen)
         blocks += _standing(figures)
         blocks += [] if drawn.comparison is None else [drawn.comparison]
         blocks += _comparison(reward)
         blocks += _calibration(figures, drawn.calibration)
-        blocks += [*showing_blocks(figures.showing, drawn.showing), *_beliefs(figures)]
+        blocks += showing_blocks(figures.showing, drawn.showing)
+        blocks += value_blocks(figures.values, figures.chosen)
+        blocks += _beliefs(figures)
     return Section(NAME, TITLE, tuple(answer), tuple(blocks))
 
 
@@ -163,11 +168,6 @@ def comparison_words(figures: EarlyRewardFigures, loss: str) -> list[str]:
             f"{decimal(prior.item_mae, 4)} (no interval)."
         )
     return words
-
-
-def model_name(model: str) -> str:
-    """A model of early rewards in words."""
-    return MODEL_NAMES.get(model, model)
 
 
 def calibration_words(figures: EarlyRewardFigures) -> list[str]:

@@ -29,7 +29,8 @@ from longplay.signals import Outcomes, Signal
 if TYPE_CHECKING:
     from longplay.rewards import EarlyReward, Reward
 
-BASELINES = ("progressive", "auto_surrogate", "day_two", "matured_only")  # of any model
+# of any model
+BASELINES = ("progressive", "auto_surrogate", "day_two", "matured_only", "ridge")
 # guardrails that are figures of a policy: `rewards.guardrails.policy_metric` reads them
 FIGURE = re.compile(r"coverage(@[1-9][0-9]*)?|top_creator")
 
@@ -46,9 +47,9 @@ class RewardTable(Table):
     rivals: dict[
         str, dict[str, float]
     ] = {}  # name = { signal = weight }: other rewards that the same start is reinforced on
-    model: Literal["progressive", "personal", "auto_surrogate", "day_two", "matured_only"] = (
-        "progressive"
-    )
+    model: Literal[
+        "progressive", "personal", "auto_surrogate", "day_two", "matured_only", "ridge"
+    ] = "progressive"
     caution: Annotated[float, Field(ge=0)] = 1.0
     age: Positive = 14  # days of an entry's window at which early beliefs are judged
 
@@ -61,6 +62,7 @@ def models_by_name() -> dict[str, type]:
         MaturedOnly,
         PersonalReward,
         ProgressiveReward,
+        TwoPartRidge,
     )
 
     return {
@@ -69,6 +71,7 @@ def models_by_name() -> dict[str, type]:
         "auto_surrogate": AutoSurrogate,
         "day_two": DayTwo,
         "matured_only": MaturedOnly,
+        "ridge": TwoPartRidge,
     }
 
 
@@ -84,6 +87,7 @@ def run(work: Work) -> RewardResult:
     calibration."""
     from longplay.rewards.calibration import calibration, compare
     from longplay.rewards.showing_check import check_showing
+    from longplay.rewards.value_check import check_values
 
     lake = work.lake
     config = work.config
@@ -132,6 +136,7 @@ def run(work: Work) -> RewardResult:
             calibration=checked,
             beliefs=_extremes(chosen, past, past_outcomes),
             showing=check_showing(chosen, past),
+            values=check_values(models, config.of(RewardTable).model, past, everything),
         )
     return RewardResult(figures)
 
@@ -317,7 +322,7 @@ def _line(result: RewardResult) -> str:
 STAGE = Stage(
     name="reward",
     order=40,
-    version=4,
+    version=5,
     help="Fit early rewards on what is mature, judge them on what matured later, check "
     "calibration.",
     table=RewardTable,
@@ -332,5 +337,6 @@ STAGE = Stage(
         "longplay.rewards.calibration",
         "longplay.rewards.guardrails",
         "longplay.rewards.showing_check",
+        "longplay.rewards.value_check",
     ),
 )
