@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         PersonalReward,
         ProgressiveReward,
         Reward,
+        SequenceReward,
     )
     from longplay.rewards.guardrails import coverage, top_creator
     from longplay.run import load_config, run_stages
@@ -112,6 +113,7 @@ _WHERE = {
     "EarlyReward": "rewards",
     "PersonalReward": "rewards",
     "ProgressiveReward": "rewards",
+    "SequenceReward": "rewards",
     "AutoSurrogate": "rewards",
     "DayTwo": "rewards",
     "MaturedOnly": "rewards",

@@ -9,6 +9,7 @@ from longplay.rewards.early import EarlyReward
 from longplay.rewards.personal import PersonalReward
 from longplay.rewards.progressive import ProgressiveReward
 from longplay.rewards.reward import Reward
+from longplay.rewards.sequence_reward import SequenceReward
 
 __all__ = [
     "AutoSurrogate",
@@ -18,6 +19,7 @@ __all__ = [
     "PersonalReward",
     "ProgressiveReward",
     "Reward",
+    "SequenceReward",
     "calibration",
     "compare",
 ]

@@ -1,0 +1,161 @@
+"""The fitted sequence model: an ensemble of networks, the weight each head has, and the daily hazard.
+
+Axes: N moments, S slots, I candidates, A members, R coordinates of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from longplay.arrays import Float, Int
+from longplay.rewards.entry_chance import Scaling
+from longplay.rewards.sequence.daily_hazard import DailyHazard
+from longplay.rewards.sequence.event_tokens import EarlierEvents, Vocabulary, moment_features
+from longplay.rewards.sequence.network import (
+    ENTRY,
+    PLAY,
+    RANK,
+    SequenceNetwork,
+    as_batch,
+)
+
+MOMENTS = 512  # that are encoded at a time, of like length
+CELLS = 4_000_000  # pairs that are scored at a time
+
+
+@dataclass(frozen=True)
+class HeadWeights:
+    """How a head's score is joined with what is believed without the sequence: base x link of that
+    + sequence x score + shift."""
+
+    base: float = 1.0
+    sequence: float = 0.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceEnsemble:
+    """Networks that were fitted on bootstrapped users.
+
+    Attributes:
+        vocabulary: items, keys and surfaces that they know.
+        members: the networks.
+        hazard: what a score means for the days of an entry.
+        play: weights of the head of plays.
+        entry: weights of the head of entries.
+        organic: what is added to the score of an entry that the user came to unasked.
+        usual_AR: mean coordinates of the moments of entries, by member.
+        user_scaling: of users' vectors; no columns where they are not read.
+    """
+
+    vocabulary: Vocabulary
+    members: tuple[SequenceNetwork, ...] = field(repr=False)
+    hazard: DailyHazard = field(repr=False)
+    play: HeadWeights
+    entry: HeadWeights
+    organic: float
+    usual_AR: Float = field(repr=False)
+    user_scaling: Scaling = field(repr=False)
+
+    def of_moments(self, events: EarlierEvents, user_NV: Float) -> Float:
+        """Coordinates of moments for both heads, [2, A, N, R + 1]: each is encoded once.
+
+        Args:
+            events: what was before the moments.
+            user_NV: scaled vectors of their users.
+        """
+        moments = len(events)
+        feature_NF = moment_features(events, events.lengths, np.arange(moments), events.moment_N)
+        result = np.empty((2, len(self.members), moments, RANK + 1))
+        order = np.argsort(events.lengths, kind="stable")
+        with torch.no_grad():
+            for first in range(0, moments, MOMENTS):
+                rows = order[first : first + MOMENTS]
+                part = events.take(rows)
+                batch = as_batch(part)
+                last = torch.as_tensor(part.lengths)
+                feature = torch.as_tensor(feature_NF[rows], dtype=torch.float32)
+                user = torch.as_tensor(user_NV[rows], dtype=torch.float32)
+                for a, member in enumerate(self.members):
+                    state = member.states(batch)[torch.arange(len(rows)), last]
+                    coordinates = member.of_moments(state, feature, user).double().numpy()
+                    result[:, a, rows] = coordinates.transpose(1, 0, 2)
+        return result
+
+    def of_candidates(self, item_I: Int, key_I: Int) -> Float:
+        """Coordinates of candidates for both heads, [2, A, I, R + 1].
+
+        Args:
+            item_I: item rows in the vocabulary, -1 unknown.
+            key_I: key rows in the vocabulary, -1 unknown.
+        """
+        item = torch.as_tensor(item_I)
+        key = torch.as_tensor(key_I)
+        with torch.no_grad():
+            parts = [member.of_candidates(item, key).double().numpy() for member in self.members]
+        return np.stack(parts).transpose(2, 0, 1, 3)
+
+    def refined_odds(self, odds_NS: Float, score_ANS: Float) -> Float:
+        """Log odds of a play, [N, S], from those without the sequence and the members' scores."""
+        weights = self.play
+        return weights.base * odds_NS + weights.sequence * score_ANS.mean(axis=0) + weights.shift
+
+    def outcome(
+        self,
+        link: Float,
+        link_std: Float,
+        score_A: Float,
+        age: int = 0,
+        count: int = 0,
+    ) -> tuple[Float, Float, Float]:
+        """Mean, epistemic std and std of single outcomes of entries, in the shape of `link`.
+
+        Args:
+            link: of the outcome believed in without the sequence.
+            link_std: its std.
+            score_A: scores of the members, [A, ...].
+            age: days observed.
+            count: active days among them.
+        """
+        weights = self.entry
+        score = weights.base * link + weights.sequence * score_A.mean(axis=0) + weights.shift
+        mean, slope, variance = self.hazard.outcome(score, age, count)
+        members_std = weights.sequence * score_A.std(axis=0, ddof=min(1, len(score_A) - 1))
+        std = slope * np.sqrt((weights.base * link_std) ** 2 + members_std**2)
+        return mean, std, np.sqrt(variance)
+
+
+def pair_scores(moment_ANR: Float, candidate_AIR: Float, row_NS: Int) -> Float:
+    """Scores of the members for each moment and slot, [A, N, S].
+
+    Args:
+        moment_ANR: coordinates of moments.
+        candidate_AIR: coordinates of candidates; the last row is of unknown ones.
+        row_NS: rows of the slots' candidates, -1 unknown.
+    """
+    members, moments, _ = moment_ANR.shape
+    candidates = candidate_AIR.shape[1]
+    slots = row_NS.shape[1]
+    result = np.empty((members, moments, slots))
+    scaled_ANR = moment_ANR[:, :, :RANK] / np.sqrt(RANK)
+    step = max(1, CELLS // max(candidates, slots * RANK))
+    for first in range(0, moments, step):
+        part = slice(first, first + step)
+        rows = row_NS[part]
+        for a in range(members):
+            if slots * RANK > candidates:  # every candidate once is less than every slot
+                every = scaled_ANR[a, part] @ candidate_AIR[a, :, :RANK].T
+                every += candidate_AIR[a, :, RANK]
+                scores = np.take_along_axis(every, rows % candidates, axis=1)
+            else:
+                chosen = candidate_AIR[a][rows]
+                scores = np.einsum("nr,nsr->ns", scaled_ANR[a, part], chosen[:, :, :RANK])
+                scores += chosen[:, :, RANK]
+            result[a, part] = scores + moment_ANR[a, part, None, RANK]
+    return result
+
+
+__all__ = ["ENTRY", "PLAY", "HeadWeights", "SequenceEnsemble", "pair_scores"]
