@@ -35,7 +35,8 @@ WINDOWS = 256  # in a step
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.05
 WARM_UP = 0.1  # of the steps
-CHECKS = 6  # of the loss on validation users, in the course of training
+CHECKS = 8  # of the loss on validation users, in the course of training
+PATIENCE = 2  # checks without a lesser loss, after which training stops
 BASE_PRIOR = (
     10.0  # observations' worth of belief that what is believed without the sequence is right
 )
@@ -175,6 +176,7 @@ def fit_member(
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     queue: list[Int] = []
+    worse = 0
     for step in range(1, steps + 1):
         if not queue:
             queue = trainer.batches(rng.permutation(taught))
@@ -188,9 +190,14 @@ def fit_member(
         schedule.step()
         if step % max(1, steps // CHECKS) == 0 or step == steps:
             loss = _mean_loss(trainer, network, validation)
+            worse += 1
             if loss < best[0]:
                 best = (loss, _weights(network))
+                worse = 0
+            if worse == PATIENCE:
+                break
             tell(step)
+    tell(steps)
     network.load_state_dict(best[1])
     return network
 
@@ -300,7 +307,7 @@ def _with_prior(value: float, gradient: Float, weights: Float) -> tuple[float, F
 
 
 def _fitted_weights(loss: Callable[[Float], tuple[float, Float]]) -> HeadWeights:
-    bounds = [(0.3, 2.0), (0.0, 1.5), (-2.0, 2.0)]
+    bounds = [(0.3, 2.0), (0.0, 3.0), (-2.0, 2.0)]
     fitted = optimize.minimize(
         loss, np.array([1.0, 0.5, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds
     )
