@@ -29,6 +29,7 @@ from longplay.estimate import clustered_mean
 from longplay.index import ItemIndex
 from longplay.lake.known import item_vectors, user_vectors
 from longplay.policies.plackett import plackett_luce_log_prob
+from longplay.rewards.sequence.event_tokens import EventTokens
 from longplay.rewards.showing_fit import fit_showing
 from longplay.world import World, WorldConfig
 from longplay.world.dynamics import wake
@@ -426,6 +427,111 @@ def gains(
     return result
 
 
+def judged_users(service: World, judged: int, seed: int) -> Int:
+    """Rows of the users on whom rankers are judged."""
+    alive = np.flatnonzero(service.state.alive_R)
+    rng = np.random.default_rng([seed, 3])
+    return np.sort(rng.choice(alive, min(judged, len(alive)), replace=False))
+
+
+@remembered(version=1)
+def sequence_gains(
+    *, world: str, users: int, items: int, judged: int, log_days: int, lived: int, seed: int
+) -> dict[str, Any]:
+    """As `gains`, of the sequence reward and of the personal one that it starts from, with the log alone
+    and with factors."""
+    service, lake = logged(world, users, items, log_days, seed)
+    outcomes = HABIT.outcomes(lake)
+    index = service.catalogue.index
+    chosen = judged_users(service, judged, seed)
+    popular = active_days(service, lp.Popular(slate=5, explore=0.1).fit(lake), chosen, lived, seed)
+    result: dict[str, Any] = {"gains": {}, "fit_seconds": {}}
+    for name, model in (("personal", lp.PersonalReward), ("sequence", lp.SequenceReward)):
+        for known, knows in (("", ()), (", factors", ("users", "items"))):
+            print(f"{world}, seed {seed}: {name}{known}", file=sys.stderr, flush=True)
+            started = time.process_time()
+            early = model(HABIT, knows=knows).fit(lake, outcomes, progress=False)
+            result["fit_seconds"][name + known] = time.process_time() - started
+            ranker = Ranker(f"{name}@1", index, early_score(early, index, lake))
+            days = active_days(service, ranker, chosen, lived, seed)
+            gain = clustered_mean(days - popular, estimand=name)
+            result["gains"][name + known] = [gain.value, gain.std_error]
+    return result
+
+
+@remembered(version=1)
+def pair_costs(
+    *, world: str, users: int, items: int, log_days: int, visits: int, again: int, seed: int
+) -> dict[str, float]:
+    """CPU microseconds per (user, item) pair: the value of a whole catalogue by the sequence reward, and
+    the same networks reading history and candidate as one sequence for every pair. Medians of runs in
+    turn."""
+    service, lake = logged(world, users, items, log_days, seed)
+    early = lp.SequenceReward(HABIT, steps=20).fit(lake, HABIT.outcomes(lake), progress=False)
+    ids = service.items["item_id"]
+    alive = np.flatnonzero(service.state.alive_R)
+    assert early.ensemble is not None
+    tokens = EventTokens.of(lake, early.ensemble.vocabulary)
+    by_turn: dict[str, list[float]] = {"state once": [], "every pair": []}
+    early.item_value(
+        Contexts.of(service.user_ids.gather(alive[:1]), service.now, slots=5), ids, lake
+    )
+    for turn in range(5):
+        first = 1 + turn * (visits + again)
+        for name, rows in (
+            ("state once", alive[first : first + visits]),
+            ("every pair", alive[first + visits : first + visits + again]),
+        ):
+            contexts = Contexts.of(service.user_ids.gather(rows), service.now, slots=5)
+            started = time.process_time()
+            if name == "state once":
+                early.item_value(contexts, ids, lake)
+            else:
+                encode_every_pair(early, contexts, ids, tokens)
+            seconds = time.process_time() - started
+            by_turn[name].append(1e6 * seconds / (len(rows) * len(ids)))
+    return {name: float(np.median(costs)) for name, costs in by_turn.items()}
+
+
+def encode_every_pair(
+    early: lp.SequenceReward, contexts: Contexts, items: pl.Series, tokens: EventTokens
+) -> None:
+    """Read each user's history with each candidate behind it, by every network of the ensemble."""
+    import torch
+
+    from longplay.rewards.sequence.network import MOMENT, Batch, as_batch
+
+    ensemble = early.ensemble
+    assert ensemble is not None
+    vocabulary = ensemble.vocabulary
+    time_N = contexts.frame["time"].dt.epoch("us").to_numpy()
+    events = tokens.before(tokens.users.rows(contexts.frame["user_id"]), time_N)
+    item_I = torch.as_tensor(vocabulary.items.rows(items))
+    key_I = torch.as_tensor(vocabulary.key_I)[item_I] + 1
+    play = int(vocabulary.kind(pl.Series(["play"]))[0])
+    with torch.no_grad():
+        for visit in range(len(events)):
+            history = as_batch(events.take(np.array([visit])))
+            day = history.day[:, -1:] if history.day.shape[1] else torch.zeros(1, 1)
+            for part in torch.arange(len(item_I)).split(512):
+                columns = [column.expand(len(part), -1) for column in history]
+                last = Batch(
+                    torch.full((len(part), 1), play),
+                    torch.zeros(len(part), 1, dtype=torch.long),
+                    torch.zeros(len(part), 1, dtype=torch.long),
+                    key_I[part, None],
+                    item_I[part, None],
+                    torch.zeros(len(part), 1),
+                    day.expand(len(part), 1),
+                )
+                batch = Batch(*(torch.cat(pair, 1) for pair in zip(columns, last, strict=True)))
+                for member in ensemble.members:
+                    state = member.states(batch)[:, -1]
+                    member.of_moments(
+                        state, torch.zeros(len(part), MOMENT), torch.zeros(len(part), 0)
+                    )
+
+
 @remembered(version=1)
 def correlations(
     *, world: str, users: int, items: int, log_days: int, seed: int
@@ -567,10 +673,66 @@ def table(world: str, users: int, seeds: int, quick: bool) -> list[dict[str, Any
 WORLDS = {"weary": 15_000, "default": 5_000, "clickbait": 5_000}
 
 
+def sequence_rows(world: str, users: int, seeds: int, quick: bool) -> list[dict[str, Any]]:
+    """Rows of the sequence reward and of the personal one that it starts from."""
+    sizes = {"items": 2_000, "judged": 2_000, "log_days": 84, "lived": LIVED}
+    if quick:
+        sizes = {"items": 60, "judged": 30, "log_days": 75, "lived": 2}
+    results = [
+        sequence_gains(world=world, users=200 if quick else users, seed=7 + seed, **sizes)
+        for seed in range(seeds)
+    ]
+    rows = []
+    for name in results[0]["gains"]:
+        values = np.array([result["gains"][name] for result in results])
+        value = float(values[:, 0].mean())
+        error = float(np.sqrt((values[:, 1] ** 2).sum()) / len(values))
+        rows.append(
+            {
+                "claim": f"rewards, {world}: active days of {LIVED} over popularity, {name}",
+                "value": value,
+                "low": value - 1.96 * error,
+                "high": value + 1.96 * error,
+                "bar": "none: reported",
+                "ok": True,
+                "seeds": seeds,
+                "command": f"python bench/rewards.py --parts sequence --worlds {world} --seeds {seeds}",
+            }
+        )
+    return rows
+
+
+def cost_rows(quick: bool) -> list[dict[str, Any]]:
+    """What a pair of the sequence reward costs, and how much less that is than to read the history again
+    for every pair."""
+    sizes = {"users": 4_000, "items": 2_000, "log_days": 84, "visits": 200, "again": 4}
+    if quick:
+        sizes = {"users": 200, "items": 60, "log_days": 75, "visits": 10, "again": 2}
+    costs = pair_costs(world="weary", seed=7, **sizes)
+    times = ratio(costs["every pair"], costs["state once"])
+    row = {"low": None, "high": None, "seeds": 1, "command": "python bench/rewards.py --parts cost"}
+    return [
+        {
+            "claim": "rewards: CPU microseconds per (user, item) pair, sequence reward",
+            "value": costs["state once"],
+            "bar": "none: reported",
+            "ok": True,
+            **row,
+        },
+        {
+            "claim": "rewards: history and candidate read as one sequence, times as much per pair",
+            "value": times,
+            "bar": ">= 20",
+            "ok": times >= 20,
+            **row,
+        },
+    ]
+
+
 def main() -> None:
     """Compute the rows, print them, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", nargs="*", default=["gains"])
+    parser.add_argument("--parts", nargs="*", default=["gains"], help="gains, sequence, cost")
     parser.add_argument("--worlds", nargs="*", default=list(WORLDS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="small, for a test")
@@ -582,6 +744,14 @@ def main() -> None:
             rows += table(
                 world, WORLDS[world], 1 if options.quick else options.seeds, options.quick
             )
+    if "sequence" in options.parts:
+        for world in options.worlds[:1]:
+            users = WORLDS[world]
+            rows += sequence_rows(
+                world, users, 1 if options.quick else options.seeds, options.quick
+            )
+    if "cost" in options.parts:
+        rows += cost_rows(options.quick)
     for row in rows:
         print(f"{row['value']:9.3f}  {row['claim']}  {row['bar']}")
     if options.json:
