@@ -434,29 +434,42 @@ def judged_users(service: World, judged: int, seed: int) -> Int:
     return np.sort(rng.choice(alive, min(judged, len(alive)), replace=False))
 
 
+SEQUENCE_ROWS = {
+    "personal": (lp.PersonalReward, ()),
+    "personal, factors": (lp.PersonalReward, ("users", "items")),
+    "sequence": (lp.SequenceReward, ()),
+    "sequence, factors": (lp.SequenceReward, ("users", "items")),
+}
+
+
 @remembered(version=1)
-def sequence_gains(
-    *, world: str, users: int, items: int, judged: int, log_days: int, lived: int, seed: int
-) -> dict[str, Any]:
-    """As `gains`, of the sequence reward and of the personal one that it starts from, with the log alone
-    and with factors."""
+def sequence_gain(
+    *,
+    model: str,
+    world: str,
+    users: int,
+    items: int,
+    judged: int,
+    log_days: int,
+    lived: int,
+    seed: int,
+) -> dict[str, float]:
+    """As `gains`, of one of `SEQUENCE_ROWS`: the sequence reward, and the personal one that it starts
+    from."""
+    print(f"{world}, seed {seed}: {model}", file=sys.stderr, flush=True)
     service, lake = logged(world, users, items, log_days, seed)
     outcomes = HABIT.outcomes(lake)
-    index = service.catalogue.index
     chosen = judged_users(service, judged, seed)
     popular = active_days(service, lp.Popular(slate=5, explore=0.1).fit(lake), chosen, lived, seed)
-    result: dict[str, Any] = {"gains": {}, "fit_seconds": {}}
-    for name, model in (("personal", lp.PersonalReward), ("sequence", lp.SequenceReward)):
-        for known, knows in (("", ()), (", factors", ("users", "items"))):
-            print(f"{world}, seed {seed}: {name}{known}", file=sys.stderr, flush=True)
-            started = time.process_time()
-            early = model(HABIT, knows=knows).fit(lake, outcomes, progress=False)
-            result["fit_seconds"][name + known] = time.process_time() - started
-            ranker = Ranker(f"{name}@1", index, early_score(early, index, lake))
-            days = active_days(service, ranker, chosen, lived, seed)
-            gain = clustered_mean(days - popular, estimand=name)
-            result["gains"][name + known] = [gain.value, gain.std_error]
-    return result
+    reward, knows = SEQUENCE_ROWS[model]
+    started = time.process_time()
+    early = reward(HABIT, knows=knows).fit(lake, outcomes, progress=False)
+    seconds = time.process_time() - started
+    index = service.catalogue.index
+    ranker = Ranker("sequence@1", index, early_score(early, index, lake))
+    days = active_days(service, ranker, chosen, lived, seed)
+    gain = clustered_mean(days - popular, estimand=model)
+    return {"gain": gain.value, "std_error": gain.std_error, "fit_seconds": seconds}
 
 
 @remembered(version=1)
@@ -678,13 +691,13 @@ def sequence_rows(world: str, users: int, seeds: int, quick: bool) -> list[dict[
     sizes = {"items": 2_000, "judged": 2_000, "log_days": 84, "lived": LIVED}
     if quick:
         sizes = {"items": 60, "judged": 30, "log_days": 75, "lived": 2}
-    results = [
-        sequence_gains(world=world, users=200 if quick else users, seed=7 + seed, **sizes)
-        for seed in range(seeds)
-    ]
     rows = []
-    for name in results[0]["gains"]:
-        values = np.array([result["gains"][name] for result in results])
+    for name in SEQUENCE_ROWS:
+        size = {"users": 200 if quick else users, **sizes}
+        results = [
+            sequence_gain(model=name, world=world, seed=7 + seed, **size) for seed in range(seeds)
+        ]
+        values = np.array([[result["gain"], result["std_error"]] for result in results])
         value = float(values[:, 0].mean())
         error = float(np.sqrt((values[:, 1] ** 2).sum()) / len(values))
         rows.append(

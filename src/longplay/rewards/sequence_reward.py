@@ -18,6 +18,7 @@ from longplay.errors import ConfigError, MissingExtra
 from longplay.lake.lake import Lake
 from longplay.rewards.early import prefix_hits, sum_by
 from longplay.rewards.entry_chance import Scaling
+from longplay.rewards.particulars_fit import TEXT_DIMS
 from longplay.rewards.personal import PersonalReward
 from longplay.rewards.sequence.daily_hazard import (
     DailyHazard,
@@ -69,7 +70,7 @@ class SequenceReward(PersonalReward):
 
     members: int = 3
     width: int = 32
-    steps: int = 240
+    steps: int = 120
     seed: int = 0
     labels: Literal["days", "teacher", "matured"] = "days"
     ensemble: SequenceEnsemble | None = field(default=None, repr=False)
@@ -217,10 +218,10 @@ class SequenceReward(PersonalReward):
         from longplay.rewards.sequence.ensemble import SequenceEnsemble
         from longplay.rewards.sequence.fitting import (
             Trainer,
-            entry_weights,
             fit_member,
+            fitted_entries,
+            fitted_plays,
             judged,
-            play_weights,
         )
         from longplay.rewards.sequence.network import Shape
 
@@ -231,6 +232,7 @@ class SequenceReward(PersonalReward):
             len(vocabulary.keys),
             content_IC.shape[1],
             lessons.user_MV.shape[1],
+            self._shared(lessons.user_MV.shape[1]),
         )
         trainer = Trainer(lessons, target)
         networks = [
@@ -251,10 +253,10 @@ class SequenceReward(PersonalReward):
             vocabulary,
             tuple(networks),
             hazard,
-            play_weights(lessons, scores),
-            entry_weights(lessons, scores, judge),
+            fitted_plays(lessons, scores)[0],
+            fitted_entries(lessons, scores, judge)[0],
             float(np.mean([network.organic.item() for network in networks])),
-            everyone.usual_AR,
+            everyone.usual_AC,
             self._user_scaling(),
         )
 
@@ -285,10 +287,10 @@ class SequenceReward(PersonalReward):
             item_N = vocabulary.items.rows(ids)
         from longplay.rewards.sequence.ensemble import ENTRY, pair_scores
 
-        candidate_AIR = ensemble.of_candidates(item_N, key_N)[ENTRY]
-        moment_A1R = ensemble.usual_AR[:, None, :]
+        candidate_AIC = ensemble.of_candidates(item_N, key_N)[ENTRY]
+        moment_A1C = ensemble.usual_AC[:, None, :]
         row_1N = np.arange(len(ids))[None, :]
-        score_AN = pair_scores(moment_A1R, candidate_AIR, row_1N)[:, 0]
+        score_AN = pair_scores(moment_A1C, candidate_AIC, row_1N)[:, 0]
         mean_N, std_N, noise_N = ensemble.outcome(
             self._link(personal.mean), self._link_std(personal.mean, personal.std), score_AN
         )
@@ -311,13 +313,11 @@ class SequenceReward(PersonalReward):
         time_N = frame["time"].dt.epoch("us").to_numpy()
         events = tokens.before(tokens.users.rows(frame["user_id"]), time_N)
         user_NV = known_users(ensemble.user_scaling, log, frame["user_id"], time_N)
-        moment_ANR = ensemble.of_moments(events, user_NV)[ENTRY]
-        candidate_ANR = ensemble.of_candidates(
+        moment_ANC = ensemble.of_moments(events, user_NV)[ENTRY]
+        candidate_ANC = ensemble.of_candidates(
             vocabulary.items.rows(frame["item_id"]), vocabulary.keys.rows(outcomes.keys)
         )[ENTRY]
-        rank = moment_ANR.shape[-1] - 1
-        score_AN = (moment_ANR[..., :rank] * candidate_ANR[..., :rank]).sum(-1) / np.sqrt(rank)
-        score_AN += moment_ANR[..., rank] + candidate_ANR[..., rank]
+        score_AN = (moment_ANC * candidate_ANC).sum(-1)
         organic_N = (frame["origin"] == "organic").fill_null(False).to_numpy()
         mean_N, std_N, noise_N = _aged(
             ensemble,
@@ -410,6 +410,11 @@ class SequenceReward(PersonalReward):
             self._tokens.clear()
             self._tokens[key] = EventTokens.of(lake, self._sequence().vocabulary)
         return self._tokens[key]
+
+    def _shared(self, user: int) -> int:
+        """Columns of vectors that may be of one space: where items' vectors are as long as users'."""
+        texts = self._learnt().catalogue.content_IC.shape[1] - user
+        return user if "items" in self.knows and texts == TEXT_DIMS else 0
 
     def _user_scaling(self) -> Scaling:
         if self.showing is None or self.showing.entry is None:

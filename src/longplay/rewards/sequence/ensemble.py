@@ -1,6 +1,6 @@
 """The fitted sequence model: an ensemble of networks, the weight each head has, and the daily hazard.
 
-Axes: N moments, S slots, I candidates, A members, R coordinates of a head.
+Axes: N moments, S slots, I candidates, A members, C coordinates of a head.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from longplay.rewards.sequence.event_tokens import EarlierEvents, Vocabulary, mo
 from longplay.rewards.sequence.network import (
     ENTRY,
     PLAY,
-    RANK,
     SequenceNetwork,
     as_batch,
 )
@@ -47,7 +46,7 @@ class SequenceEnsemble:
         play: weights of the head of plays.
         entry: weights of the head of entries.
         organic: what is added to the score of an entry that the user came to unasked.
-        usual_AR: mean coordinates of the moments of entries, by member.
+        usual_AC: mean coordinates of the moments of entries, by member.
         user_scaling: of users' vectors; no columns where they are not read.
     """
 
@@ -57,11 +56,11 @@ class SequenceEnsemble:
     play: HeadWeights
     entry: HeadWeights
     organic: float
-    usual_AR: Float = field(repr=False)
+    usual_AC: Float = field(repr=False)
     user_scaling: Scaling = field(repr=False)
 
     def of_moments(self, events: EarlierEvents, user_NV: Float) -> Float:
-        """Coordinates of moments for both heads, [2, A, N, R + 1]: each is encoded once.
+        """Coordinates of moments for both heads, [2, A, N, C]: each is encoded once.
 
         Args:
             events: what was before the moments.
@@ -69,7 +68,7 @@ class SequenceEnsemble:
         """
         moments = len(events)
         feature_NF = moment_features(events, events.lengths, np.arange(moments), events.moment_N)
-        result = np.empty((2, len(self.members), moments, RANK + 1))
+        result = np.empty((2, len(self.members), moments, self.members[0].coordinates))
         order = np.argsort(events.lengths, kind="stable")
         with torch.no_grad():
             for first in range(0, moments, MOMENTS):
@@ -86,7 +85,7 @@ class SequenceEnsemble:
         return result
 
     def of_candidates(self, item_I: Int, key_I: Int) -> Float:
-        """Coordinates of candidates for both heads, [2, A, I, R + 1].
+        """Coordinates of candidates for both heads, [2, A, I, C].
 
         Args:
             item_I: item rows in the vocabulary, -1 unknown.
@@ -128,33 +127,29 @@ class SequenceEnsemble:
         return mean, std, np.sqrt(variance)
 
 
-def pair_scores(moment_ANR: Float, candidate_AIR: Float, row_NS: Int) -> Float:
+def pair_scores(moment_ANC: Float, candidate_AIC: Float, row_NS: Int) -> Float:
     """Scores of the members for each moment and slot, [A, N, S].
 
     Args:
-        moment_ANR: coordinates of moments.
-        candidate_AIR: coordinates of candidates; the last row is of unknown ones.
+        moment_ANC: coordinates of moments.
+        candidate_AIC: coordinates of candidates; the last row is of unknown ones.
         row_NS: rows of the slots' candidates, -1 unknown.
     """
-    members, moments, _ = moment_ANR.shape
-    candidates = candidate_AIR.shape[1]
+    members, moments, width = moment_ANC.shape
+    candidates = candidate_AIC.shape[1]
     slots = row_NS.shape[1]
     result = np.empty((members, moments, slots))
-    scaled_ANR = moment_ANR[:, :, :RANK] / np.sqrt(RANK)
-    step = max(1, CELLS // max(candidates, slots * RANK))
+    step = max(1, CELLS // max(candidates, slots * width))
     for first in range(0, moments, step):
         part = slice(first, first + step)
-        rows = row_NS[part]
+        rows = row_NS[part] % candidates
         for a in range(members):
-            if slots * RANK > candidates:  # every candidate once is less than every slot
-                every = scaled_ANR[a, part] @ candidate_AIR[a, :, :RANK].T
-                every += candidate_AIR[a, :, RANK]
-                scores = np.take_along_axis(every, rows % candidates, axis=1)
+            if slots * width > candidates:  # every candidate once is less than every slot
+                every = moment_ANC[a, part] @ candidate_AIC[a].T
+                result[a, part] = np.take_along_axis(every, rows, axis=1)
             else:
-                chosen = candidate_AIR[a][rows]
-                scores = np.einsum("nr,nsr->ns", scaled_ANR[a, part], chosen[:, :, :RANK])
-                scores += chosen[:, :, RANK]
-            result[a, part] = scores + moment_ANR[a, part, None, RANK]
+                chosen = candidate_AIC[a][rows]
+                result[a, part] = np.einsum("nc,nsc->ns", moment_ANC[a, part], chosen)
     return result
 
 

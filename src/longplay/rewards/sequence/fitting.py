@@ -23,11 +23,9 @@ from longplay.rewards.sequence.lessons import Lessons
 from longplay.rewards.sequence.network import (
     ENTRY,
     PLAY,
-    RANK,
     SequenceNetwork,
     Shape,
     as_batch,
-    pair_scores,
 )
 from longplay.rewards.sequence.targets import EntryTarget
 
@@ -49,7 +47,7 @@ class Scores:
 
     slot_N: Tensor
     entry_E: Tensor
-    usual_R: Tensor
+    usual_C: Tensor
 
 
 class Trainer:
@@ -92,10 +90,8 @@ class Trainer:
             candidates = network.of_candidates(
                 torch.as_tensor(pairs[:, 0]), torch.as_tensor(pairs[:, 1])
             )
-            return pair_scores(
-                coordinates[torch.as_tensor(place[moment])][:, head],
-                candidates[torch.as_tensor(row.ravel())][:, head],
-            )
+            of_moments = coordinates[torch.as_tensor(place[moment]), head]
+            return (of_moments * candidates[torch.as_tensor(row.ravel()), head]).sum(-1)
 
         slot = lessons.slots
         entry = lessons.entries
@@ -104,8 +100,8 @@ class Trainer:
             ENTRY, entry.moment_E[entries], entry.item_E[entries], entry.key_E[entries]
         )
         entry_E = entry_E + network.organic * _float(entry.organic_E[entries])
-        usual_R = coordinates[torch.as_tensor(place[entry.moment_E[entries]])][:, ENTRY].sum(0)
-        return Scores(slot_N, entry_E, usual_R), slots, entries
+        usual_C = coordinates[torch.as_tensor(place[entry.moment_E[entries]])][:, ENTRY].sum(0)
+        return Scores(slot_N, entry_E, usual_C), slots, entries
 
     def loss(
         self, network: SequenceNetwork, window_B: Int, weight_B: Float
@@ -165,7 +161,7 @@ def fit_member(
     weight_W = np.zeros(len(lessons.validation_W))
     weight_W[taught] = drawn
     taught = taught[drawn > 0]
-    best = (_mean_loss(trainer, network, validation), _weights(network))
+    best = (_joined_loss(trainer, network, validation), _weights(network))
     if not len(taught):
         return network
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -189,7 +185,7 @@ def fit_member(
         optimizer.step()
         schedule.step()
         if step % max(1, steps // CHECKS) == 0 or step == steps:
-            loss = _mean_loss(trainer, network, validation)
+            loss = _joined_loss(trainer, network, validation)
             worse += 1
             if loss < best[0]:
                 best = (loss, _weights(network))
@@ -206,16 +202,12 @@ def _weights(network: SequenceNetwork) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
-def _mean_loss(trainer: Trainer, network: SequenceNetwork, windows: Int) -> float:
-    """Mean loss over the slots and entries of these windows."""
-    total = 0.0
-    count = 0.0
-    with torch.no_grad():
-        for window_B in trainer.batches(windows):
-            part, weight = trainer.loss(network, window_B, np.ones(len(window_B)))
-            total += float(part)
-            count += weight
-    return total / max(count, 1.0)
+def _joined_loss(trainer: Trainer, network: SequenceNetwork, windows: Int) -> float:
+    """The loss of slots and entries of these windows where either head counts as far as it should: a head
+    that has nothing to add does not stop the other from learning."""
+    scores = judged(trainer, [network], windows)
+    plays = fitted_plays(trainer.lessons, scores)[1]
+    return plays + fitted_entries(trainer.lessons, scores, trainer.target)[1]
 
 
 @dataclass(frozen=True)
@@ -227,14 +219,14 @@ class Judged:
         slot_N: their scores.
         entries: rows of entries.
         entry_E: their scores.
-        usual_AR: mean coordinates of the moments of entries, by member.
+        usual_AC: mean coordinates of the moments of entries, by member.
     """
 
     slots: Int
     slot_N: Float
     entries: Int
     entry_E: Float
-    usual_AR: Float
+    usual_AC: Float
 
 
 def judged(trainer: Trainer, networks: list[SequenceNetwork], windows: Int) -> Judged:
@@ -243,7 +235,7 @@ def judged(trainer: Trainer, networks: list[SequenceNetwork], windows: Int) -> J
     entries: list[Int] = []
     slot_scores: list[Float] = []
     entry_scores: list[Float] = []
-    usual = np.zeros((len(networks), RANK + 1))
+    usual = np.zeros((len(networks), networks[0].coordinates))
     with torch.no_grad():
         for window_B in trainer.batches(windows):
             parts = [trainer.scores(network, window_B) for network in networks]
@@ -251,7 +243,7 @@ def judged(trainer: Trainer, networks: list[SequenceNetwork], windows: Int) -> J
             entries.append(parts[0][2])
             slot_scores.append(np.mean([part[0].slot_N.numpy() for part in parts], axis=0))
             entry_scores.append(np.mean([part[0].entry_E.numpy() for part in parts], axis=0))
-            usual += np.stack([part[0].usual_R.numpy() for part in parts])
+            usual += np.stack([part[0].usual_C.numpy() for part in parts])
     entry_rows = _joined(entries)
     return Judged(
         _joined(slots).astype(np.int64),
@@ -266,12 +258,12 @@ def _joined(parts: list[Float] | list[Int]) -> Float:
     return np.concatenate([np.zeros(0), *parts]).astype(float)
 
 
-def play_weights(lessons: Lessons, scores: Judged) -> HeadWeights:
-    """The weights of the head of plays, by logistic regression on these users."""
+def fitted_plays(lessons: Lessons, scores: Judged) -> tuple[HeadWeights, float]:
+    """The weights of the head of plays, by logistic regression on these users, and the loss with them."""
     odds_N = lessons.slots.odds_N[scores.slots]
     played_N = lessons.slots.played_N[scores.slots]
     if not len(odds_N):
-        return HeadWeights()
+        return HeadWeights(), 0.0
 
     def loss(weights: Float) -> tuple[float, Float]:
         theta_N = weights[0] * odds_N + weights[1] * scores.slot_N + weights[2]
@@ -283,10 +275,13 @@ def play_weights(lessons: Lessons, scores: Judged) -> HeadWeights:
     return _fitted_weights(loss)
 
 
-def entry_weights(lessons: Lessons, scores: Judged, target: EntryTarget) -> HeadWeights:
-    """The weights of the head of entries, by the target's likelihood on these users."""
+def fitted_entries(
+    lessons: Lessons, scores: Judged, target: EntryTarget
+) -> tuple[HeadWeights, float]:
+    """The weights of the head of entries, by the target's likelihood on these users, and the loss with
+    them."""
     if not len(scores.entries):
-        return HeadWeights()
+        return HeadWeights(), 0.0
     link_E = _float(lessons.entries.link_E[scores.entries])
     score_E = _float(scores.entry_E)
     rows = torch.as_tensor(scores.entries)
@@ -306,12 +301,14 @@ def _with_prior(value: float, gradient: Float, weights: Float) -> tuple[float, F
     return value + 0.5 * BASE_PRIOR * float(away @ away), gradient + BASE_PRIOR * away
 
 
-def _fitted_weights(loss: Callable[[Float], tuple[float, Float]]) -> HeadWeights:
+def _fitted_weights(
+    loss: Callable[[Float], tuple[float, Float]],
+) -> tuple[HeadWeights, float]:
     bounds = [(0.3, 2.0), (0.0, 3.0), (-2.0, 2.0)]
     fitted = optimize.minimize(
         loss, np.array([1.0, 0.5, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds
     )
-    return HeadWeights(*(float(weight) for weight in fitted.x))
+    return HeadWeights(*(float(weight) for weight in fitted.x)), float(fitted.fun)
 
 
 def _rows(bounds: Int, window_B: Int) -> Int:

@@ -3,7 +3,8 @@
 The state of a moment is encoded once, candidates once per catalogue. What a moment and a candidate come
 to together is one scalar product for each head, so a pair costs as much as in matrix factorisation.
 
-Axes: B windows, L places, N moments, I candidates, R coordinates of a head.
+Axes: B windows, L places, N moments, I candidates, R learnt coordinates of a head, C coordinates: R, two
+that are added, and those of vectors that users and items share.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Shape:
         keys: number of creators (or items).
         content: columns of what is known of items.
         user: columns of users' vectors.
+        shared: how many columns, the last of `content` and all of `user`, may be of one space; 0: none.
     """
 
     width: int
@@ -45,6 +47,7 @@ class Shape:
     keys: int
     content: int
     user: int
+    shared: int = 0
 
 
 class Batch(NamedTuple):
@@ -132,7 +135,7 @@ class Tower(nn.Module):
         self.bent_out = nn.Linear(width, 2 * (RANK + 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Coordinates of both heads, [..., 2, R + 1]; the last is added as it is."""
+        """Coordinates of both heads, [..., 2, R + 1]; the last is not multiplied."""
         bent = self.bent_out(functional.gelu(self.bent_in(x)))
         return (self.straight(x) + bent).unflatten(-1, (2, RANK + 1))
 
@@ -159,6 +162,9 @@ class SequenceNetwork(nn.Module):
         self.begin = nn.Parameter(0.1 * torch.randn(width))
         self.blocks = nn.ModuleList([Block(width) for _ in range(LAYERS)])
         self.norm = nn.LayerNorm(width)
+        self.shared = shape.shared
+        self.coordinates = RANK + 2 + shape.shared
+        self.match = nn.Parameter(torch.zeros(2, 1))  # weight of the product of vectors, by head
         self.organic = nn.Parameter(torch.zeros(()))  # what is added where the user came unasked
         self.moments = Tower(width + MOMENT + shape.user, width)
         self.candidates = Tower(width + shape.content, width)
@@ -192,26 +198,28 @@ class SequenceNetwork(nn.Module):
         return self.norm(x)
 
     def of_moments(self, state: Tensor, moment: Tensor, user: Tensor) -> Tensor:
-        """Coordinates of moments, [N, 2, R + 1].
+        """Coordinates of moments for both heads, [N, 2, C].
 
         Args:
             state: their states, [N, W].
             moment: see `event_tokens.moment_features`.
             user: what the service knows of their users.
         """
-        return self.moments(torch.cat([state, moment, user], -1))
+        learnt = self.moments(torch.cat([state, moment, user], -1))
+        vector = user[:, None, user.shape[1] - self.shared :] * self.match
+        one = torch.ones_like(learnt[..., :1])
+        return torch.cat([learnt[..., :RANK] / RANK**0.5, learnt[..., RANK:], one, vector], -1)
 
     def of_candidates(self, item: Tensor, key: Tensor) -> Tensor:
-        """Coordinates of candidates, [I, 2, R + 1].
+        """Coordinates of candidates for both heads, [I, 2, C]. A pair's score is their scalar product with
+        those of the moment.
 
         Args:
             item: item rows, -1 unknown.
             key: rows of creators (or items), -1 unknown.
         """
-        return self.candidates(torch.cat([self.keys(key + 1), self.content_IC[item]], -1))
-
-
-def pair_scores(moment: Tensor, candidate: Tensor) -> Tensor:
-    """What a moment and a candidate come to together, from their coordinates [..., R + 1]."""
-    product = (moment[..., :RANK] * candidate[..., :RANK]).sum(-1) / RANK**0.5
-    return product + moment[..., RANK] + candidate[..., RANK]
+        content = self.content_IC[item]
+        learnt = self.candidates(torch.cat([self.keys(key + 1), content], -1))
+        vector = content[:, None, content.shape[1] - self.shared :].expand(-1, 2, -1)
+        one = torch.ones_like(learnt[..., :1])
+        return torch.cat([learnt[..., :RANK], one, learnt[..., RANK:], vector], -1)
