@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -472,6 +473,37 @@ def sequence_gain(
     return {"gain": gain.value, "std_error": gain.std_error, "fit_seconds": seconds}
 
 
+LABELS = ("days", "teacher", "matured")
+
+
+@remembered(version=1)
+def label_losses(
+    *, world: str, users: int, items: int, log_days: int, later_days: int, members: int, seed: int
+) -> dict[str, list[float]]:
+    """Log-loss of beliefs in new entries before any day of them, by what the sequence reward learnt from:
+    mean, and mean and standard error of what it loses beyond mature outcomes alone. Entries are of the 12
+    days after the log that it is fitted on."""
+    _, lake = logged(world, users, items, log_days + later_days, seed)
+    split = lake.watermark - timedelta(days=later_days)
+    later = HABIT.outcomes(lake).entered(split, split + timedelta(days=12))
+    later = later.where(later.known)
+    past = lake.before(split)
+    outcomes = HABIT.outcomes(past)
+    losses = {}
+    for labels in LABELS[::-1]:
+        print(f"{world}, seed {seed}: labels={labels}", file=sys.stderr, flush=True)
+        early = lp.SequenceReward(HABIT, members=members, labels=labels)
+        early = early.fit(past, outcomes, progress=False)
+        mean_N = np.clip(early.belief(later, 0).mean, 1e-4, 1 - 1e-4)
+        losses[labels] = -np.where(later.value > 0, np.log(mean_N), np.log1p(-mean_N))
+    user_N = later.frame["user_id"].to_numpy()
+    result = {}
+    for labels, loss_N in losses.items():
+        beyond = clustered_mean(loss_N - losses["matured"], user_N, estimand=labels)
+        result[labels] = [float(loss_N.mean()), beyond.value, beyond.std_error]
+    return result
+
+
 @remembered(version=1)
 def pair_costs(
     *, world: str, users: int, items: int, log_days: int, visits: int, again: int, seed: int
@@ -715,6 +747,30 @@ def sequence_rows(world: str, users: int, seeds: int, quick: bool) -> list[dict[
     return rows
 
 
+def label_rows(quick: bool) -> list[dict[str, Any]]:
+    """Whether the labels of a teacher, who sees the first days of entries, teach more than mature outcomes."""
+    sizes = {"users": 8_000, "items": 2_000, "log_days": 84, "later_days": 42, "members": 2}
+    if quick:
+        sizes = {"users": 200, "items": 60, "log_days": 75, "later_days": 42, "members": 1}
+    losses = label_losses(world="weary", seed=7, **sizes)
+    rows = []
+    for labels in LABELS[:-1]:
+        _, value, error = losses[labels]
+        rows.append(
+            {
+                "claim": f"rewards, weary: log-loss of new entries beyond mature outcomes, {labels}",
+                "value": value,
+                "low": value - 1.96 * error,
+                "high": value + 1.96 * error,
+                "bar": "< 0",
+                "ok": value + 1.96 * error < 0,
+                "seeds": 1,
+                "command": "python bench/rewards.py --parts labels",
+            }
+        )
+    return rows
+
+
 def cost_rows(quick: bool) -> list[dict[str, Any]]:
     """What a pair of the sequence reward costs, and how much less that is than to read the history again
     for every pair."""
@@ -745,7 +801,9 @@ def cost_rows(quick: bool) -> list[dict[str, Any]]:
 def main() -> None:
     """Compute the rows, print them, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", nargs="*", default=["gains"], help="gains, sequence, cost")
+    parser.add_argument(
+        "--parts", nargs="*", default=["gains"], help="gains, sequence, labels, cost"
+    )
     parser.add_argument("--worlds", nargs="*", default=list(WORLDS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="small, for a test")
@@ -763,6 +821,8 @@ def main() -> None:
             rows += sequence_rows(
                 world, users, 1 if options.quick else options.seeds, options.quick
             )
+    if "labels" in options.parts:
+        rows += label_rows(options.quick)
     if "cost" in options.parts:
         rows += cost_rows(options.quick)
     for row in rows:
