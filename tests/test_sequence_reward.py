@@ -3,11 +3,13 @@ early rewards do."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
+from scipy import special
 
 import longplay as lp
 from longplay.decisions import Contexts
@@ -482,3 +484,26 @@ def test_progress_of_every_member_is_told(moody):
     steps = [done for done, total in told if total == 12]
     assert steps == sorted(steps)
     assert len(steps) >= 4
+
+
+def test_what_the_personal_reward_believes_counts_once(moody):
+    """Whatever parts the personal reward has: with the head of entries at 0, the outcome given an entry is
+    that of the personal belief, put through the hazard."""
+    from longplay.rewards.sequence.ensemble import HeadWeights
+
+    lake, early = moody
+    plain = replace(early, ensemble=replace(early.ensemble, entry=HeadWeights(1.0, 0.0, 0.0)))
+    personal = lp.PersonalReward(RETURNS).fit(lake, RETURNS.outcomes(lake), progress=False)
+    contexts = Contexts.of(["u1", "u2"], lake.watermark, slots=3)
+    view = early.showing.view(lake)
+    rows_NS = np.array([[0, 5, 20], [3, -1, 9]])
+    mean_NS, _, _ = plain._given_entry(contexts, rows_NS, view, lake)
+    believed_NS, _, _ = personal._given_entry(contexts, rows_NS, view, lake)
+    score_NS = special.logit(believed_NS / RETURNS.days)
+    np.testing.assert_allclose(
+        mean_NS, early.ensemble.hazard.moments(score_NS.ravel())[0].reshape(2, 3), atol=1e-4
+    )
+    creators = pl.Series(["c0", "c20"])
+    believed_K = personal.items(creators).mean
+    hazard_K = early.ensemble.hazard.moments(special.logit(believed_K / RETURNS.days))[0]
+    np.testing.assert_allclose(plain.items(creators).mean, hazard_K, atol=1e-4)

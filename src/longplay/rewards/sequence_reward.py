@@ -47,6 +47,25 @@ LEAST_LINK = 1e-4  # beliefs are taken to be this far from 0 and from the most p
 
 
 @dataclass(frozen=True, eq=False)
+class Visits:
+    """Contexts whose visits were encoded.
+
+    Attributes:
+        frame: of the contexts; held, so that nothing else is called by its id.
+        visit_N: the visit of each context.
+        visit_HAVC: coordinates of visits, for both heads and every member.
+    """
+
+    frame: pl.DataFrame
+    visit_N: Int
+    visit_HAVC: Float
+
+    def coordinates(self, head: int) -> Float:
+        """Coordinates of the contexts for a head, [A, N, C]."""
+        return self.visit_HAVC[head][:, self.visit_N]
+
+
+@dataclass(frozen=True, eq=False)
 class SequenceReward(PersonalReward):
     """An early reward that reads users' histories: a small causal transformer adds to the log odds of a
     play, and to what an entry comes to, what the order of a user's past says beyond the personal reward.
@@ -74,13 +93,12 @@ class SequenceReward(PersonalReward):
     seed: int = 0
     labels: Literal["days", "teacher", "matured"] = "days"
     ensemble: SequenceEnsemble | None = field(default=None, repr=False)
+    _inner: dict[str, PersonalReward] = field(default_factory=dict, init=False, repr=False)
     _tokens: dict[object, EventTokens] = field(default_factory=dict, init=False, repr=False)
     _candidates: dict[int, tuple[object, Float]] = field(
         default_factory=dict, init=False, repr=False
     )
-    _moments: dict[tuple[int, object], tuple[object, Float]] = field(
-        default_factory=dict, init=False, repr=False
-    )
+    _moments: dict[tuple[int, object], Visits] = field(default_factory=dict, init=False, repr=False)
 
     name: ClassVar[str] = "sequence"
 
@@ -148,8 +166,8 @@ class SequenceReward(PersonalReward):
         mean_N = np.empty(len(certain))
         half_N = keyed_uniform("longplay: sequence halves", certain.frame["user_id"]) < 0.5
         for rows_N in (half_N, ~half_N):
-            others = PersonalReward.observe(self, certain.where(~rows_N))
-            mean_N[rows_N] = PersonalReward.belief(others, certain.where(rows_N), 0).mean
+            others = self._personal().observe(certain.where(~rows_N))
+            mean_N[rows_N] = others.belief(certain.where(rows_N), 0).mean
         entries = EntryLessons(
             np.arange(len(certain)),
             vocabulary.items.rows(certain.frame["item_id"]),
@@ -278,7 +296,7 @@ class SequenceReward(PersonalReward):
 
     def items(self, ids: pl.Series) -> Belief:
         """See `EarlyModel.items`: of a usual user, that is at the mean of entries' moments."""
-        personal = super().items(ids)
+        personal = self._personal().items(ids)
         ensemble = self._sequence()
         vocabulary = ensemble.vocabulary
         key_N = vocabulary.keys.rows(ids)
@@ -299,10 +317,9 @@ class SequenceReward(PersonalReward):
 
     def belief(self, outcomes: Outcomes, age: int) -> Belief:
         """See `EarlyModel.belief`. Histories are those of the log that the outcomes are from."""
-        self._check(outcomes)
-        personal = super().belief(outcomes, 0)
         if age < 0:
             raise ConfigError(f"belief: age={age} given, expected days >= 0")
+        personal = self._personal().belief(outcomes, 0)
         from longplay.rewards.sequence.ensemble import ENTRY
 
         ensemble = self._sequence()
@@ -336,11 +353,11 @@ class SequenceReward(PersonalReward):
         from longplay.rewards.sequence.ensemble import PLAY, pair_scores
 
         ensemble = self._sequence()
-        visit_N, moments = self._visits(contexts, lake)
+        moment_ANC = self._visits(contexts, lake).coordinates(PLAY)
         candidates = self._candidates_of(view)[PLAY]
 
         def refined(chance_NS: Float, row_NS: Int) -> Float:
-            score_ANS = pair_scores(moments[PLAY][:, visit_N], candidates, row_NS)
+            score_ANS = pair_scores(moment_ANC, candidates, row_NS)
             odds_NS = special.logit(np.clip(chance_NS, 1e-9, 1 - 1e-9))
             return special.expit(ensemble.refined_odds(odds_NS, score_ANS))
 
@@ -351,11 +368,11 @@ class SequenceReward(PersonalReward):
     ) -> tuple[Float, Float, Float]:
         from longplay.rewards.sequence.ensemble import ENTRY, pair_scores
 
-        mean_NS, std_NS, _ = super()._given_entry(contexts, row_NS, view, lake)
+        mean_NS, std_NS, _ = self._personal()._given_entry(contexts, row_NS, view, lake)
         ensemble = self._sequence()
-        visit_N, moments = self._visits(contexts, lake)
+        moment_ANC = self._visits(contexts, lake).coordinates(ENTRY)
         candidates = self._candidates_of(view)[ENTRY]
-        score_ANS = pair_scores(moments[ENTRY][:, visit_N], candidates, row_NS)
+        score_ANS = pair_scores(moment_ANC, candidates, row_NS)
         mean, std, noise = ensemble.outcome(
             self._link(mean_NS), self._link_std(mean_NS, std_NS), score_ANS
         )
@@ -363,9 +380,22 @@ class SequenceReward(PersonalReward):
             return mean, std, np.maximum(np.sqrt(mean * (1 - mean)), std)
         return mean, std, np.sqrt(std**2 + noise**2)
 
-    def _visits(self, contexts: Contexts, lake: Lake) -> tuple[Int, Float]:
-        """The visit of each context, and the coordinates of visits: each is encoded once, and those of the
-        last contexts stay.
+    def _personal(self) -> PersonalReward:
+        """What is believed without the sequence."""
+        if "personal" not in self._inner:
+            self._inner["personal"] = PersonalReward(
+                self.signal,
+                self.standing,
+                self.showing,
+                self.spares,
+                self.learnt,
+                self.knows,
+                self.particulars,
+            )
+        return self._inner["personal"]
+
+    def _visits(self, contexts: Contexts, lake: Lake) -> Visits:
+        """The visits of contexts: each is encoded once, and those of the last contexts stay.
 
         Contexts of a user at one time are one visit, unless they carry histories."""
         key = (id(contexts.frame), lake.key)
@@ -389,9 +419,8 @@ class SequenceReward(PersonalReward):
                 user_VV = self.showing.entry.user_vectors(visits, lake)
             coordinates = ensemble.of_moments(events, user_VV)
             self._moments.clear()
-            self._moments[key] = ((contexts.frame, visit_N.ravel()), coordinates)
-        held, coordinates = self._moments[key]
-        return held[1], coordinates  # pyright: ignore[reportIndexIssue]
+            self._moments[key] = Visits(contexts.frame, visit_N.ravel(), coordinates)
+        return self._moments[key]
 
     def _candidates_of(self, view: LakeView) -> Float:
         """Coordinates of the lake's items, and last of unknown ones; kept for the last view."""

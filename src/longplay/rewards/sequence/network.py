@@ -170,6 +170,8 @@ class SequenceNetwork(nn.Module):
         self.candidates = Tower(width + shape.content, width)
         for embedding in (self.kinds, self.surfaces, self.origins, self.keys):
             nn.init.normal_(embedding.weight, std=0.1)
+            with torch.no_grad():  # unknown ones are as others are on average
+                embedding.weight[0].zero_()
         # at first nothing is added to what is believed without the sequence
         for last in (self.candidates.straight, self.candidates.bent_out):
             nn.init.normal_(last.weight, std=0.01)
