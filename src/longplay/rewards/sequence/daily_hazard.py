@@ -29,6 +29,22 @@ LEAST_SCORE, MOST_SCORE = -12.0, 8.0
 GRID = np.linspace(LEAST_SCORE, MOST_SCORE, 2_001)
 BINS = 64  # of scores, where scale and level are fitted
 PENALTY = 1e-3  # on weights, per entry and day
+LEAST_SHARE = 1e-4  # beliefs are taken to be this far from 0 and from the most possible
+
+
+def link(mean: Float, largest: float) -> Float:
+    """Log odds of an expected outcome as a share of the largest possible, in the shape of `mean`.
+
+    >>> link(np.array([14.0]), largest=28.0).tolist()
+    [0.0]
+    """
+    return special.logit(np.clip(mean / largest, LEAST_SHARE, 1.0 - LEAST_SHARE))
+
+
+def link_std(mean: Float, std: Float, largest: float) -> Float:
+    """Std of `link`, from that of the outcome expected."""
+    share = np.clip(mean / largest, LEAST_SHARE, 1.0 - LEAST_SHARE)
+    return std / largest / (share * (1.0 - share))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +73,11 @@ class DailyHazard:
     def most(self) -> int:
         """The largest count that is told apart."""
         return self.scale_DC.shape[1]
+
+    @property
+    def largest(self) -> float:
+        """The largest outcome: 1 where a threshold ends the process, else the days."""
+        return 1.0 if self.absorbing else float(self.most)
 
     def distribution(self, score_N: Float, age: int = 0, count: int = 0) -> Float:
         """Chance of every final count 0 .. C, [N, C + 1].

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from longplay.arrays import Float, Int
+from longplay.rewards.early import prefix_hits
 from longplay.rewards.entry_chance import Scaling
 from longplay.rewards.sequence.daily_hazard import DailyHazard
 from longplay.rewards.sequence.event_tokens import EarlierEvents, Vocabulary, moment_features
 from longplay.rewards.sequence.network import (
-    ENTRY,
-    PLAY,
     SequenceNetwork,
     as_batch,
 )
+from longplay.signals.outcomes.in_memory import Outcomes
 
 MOMENTS = 512  # that are encoded at a time, of like length
 CELLS = 4_000_000  # pairs that are scored at a time
@@ -126,6 +126,31 @@ class SequenceEnsemble:
         std = slope * np.sqrt((weights.base * link_std) ** 2 + members_std**2)
         return mean, std, np.sqrt(variance)
 
+    def aged(
+        self, outcomes: Outcomes, age: int | None, link_N: Float, link_std_N: Float, score_AN: Float
+    ) -> tuple[Float, Float, Float]:
+        """`outcome` of entries, each from where the days observed of it leave it.
+
+        Args:
+            outcomes: the entries.
+            age: only so many days; None: all that were observed.
+            link_N: of the outcomes believed in without the sequence.
+            link_std_N: their std.
+            score_AN: scores of the members.
+        """
+        observed_N = outcomes.observed(age)
+        row, _, _ = prefix_hits(outcomes, observed_N)
+        count_N = np.minimum(np.bincount(row, minlength=len(outcomes)), self.hazard.most)
+        base = self.hazard.most + 1
+        states, state_N = np.unique(observed_N * base + count_N, return_inverse=True)
+        mean_N, std_N, noise_N = (np.empty(len(outcomes)) for _ in range(3))
+        for nth, state in enumerate(states.tolist()):
+            rows = np.flatnonzero(state_N == nth)
+            mean_N[rows], std_N[rows], noise_N[rows] = self.outcome(
+                link_N[rows], link_std_N[rows], score_AN[:, rows], *divmod(state, base)
+            )
+        return mean_N, std_N, noise_N
+
 
 def pair_scores(moment_ANC: Float, candidate_AIC: Float, row_NS: Int) -> Float:
     """Scores of the members for each moment and slot, [A, N, S].
@@ -151,6 +176,3 @@ def pair_scores(moment_ANC: Float, candidate_AIC: Float, row_NS: Int) -> Float:
                 chosen = candidate_AIC[a][rows]
                 result[a, part] = np.einsum("nc,nsc->ns", moment_ANC[a, part], chosen)
     return result
-
-
-__all__ = ["ENTRY", "PLAY", "HeadWeights", "SequenceEnsemble", "pair_scores"]

@@ -80,10 +80,9 @@ class MeanTarget:
     @classmethod
     def of(cls, label_E: Float, hazard: DailyHazard) -> MeanTarget:
         """The target of these labels; NaN: none."""
-        most = 1.0 if hazard.absorbing else float(hazard.most)
-        mean_G = hazard.table()[0] / most
+        mean_G = hazard.table()[0] / hazard.largest
         return cls(
-            torch.as_tensor(label_E / most, dtype=torch.float32),
+            torch.as_tensor(label_E / hazard.largest, dtype=torch.float32),
             torch.as_tensor(mean_G, dtype=torch.float32),
         )
 
