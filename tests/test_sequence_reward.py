@@ -468,6 +468,15 @@ def test_bad_arguments_say_what_was_expected(arguments, message):
         lp.SequenceReward(RETURNS, **arguments)
 
 
+def test_before_it_is_fitted_it_says_so(moody):
+    lake, _ = moody
+    early = lp.SequenceReward(RETURNS)
+    with pytest.raises(DataError, match="sequence: not fitted"):
+        early.items(pl.Series(["c0"]))
+    with pytest.raises(DataError, match="sequence: not fitted"):
+        early.belief(RETURNS.outcomes(lake), 1)
+
+
 def test_a_signal_that_counts_no_days_is_refused():
     minutes = lp.Signal("m", entry=lp.discovery(), measure=lp.minutes("creator"), window=(1, 7))
     with pytest.raises(ConfigError, match=r"lp\.ProgressiveReward"):

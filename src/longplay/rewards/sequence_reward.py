@@ -60,7 +60,8 @@ class SequenceReward(PersonalReward):
         members: networks of the ensemble, each fitted on users drawn with replacement; their
             disagreement is part of `std`.
         width: of the network.
-        steps: of descent, for each member.
+        steps: of descent at most, for each member; training stops earlier where users who do not teach say
+            so.
         seed: of weights and of what is drawn.
         labels: what scores of entries learn from: "days", the days observed; "teacher", expected outcomes
             given the days observed, as a model fitted on days has them; "matured", mature outcomes
@@ -124,8 +125,8 @@ class SequenceReward(PersonalReward):
 
     def items(self, ids: pl.Series) -> Belief:
         """See `EarlyModel.items`: of a usual user, that is at the mean of entries' moments."""
-        personal = self._personal().items(ids)
         ensemble = self._sequence()
+        personal = self._personal().items(ids)
         vocabulary = ensemble.vocabulary
         key_N = vocabulary.keys.rows(ids)
         item_N = np.full(len(ids), -1)
@@ -147,12 +148,13 @@ class SequenceReward(PersonalReward):
 
     def belief(self, outcomes: Outcomes, age: int) -> Belief:
         """See `EarlyModel.belief`. Histories are those of the log that the outcomes are from."""
+        self._check(outcomes)
+        ensemble = self._sequence()
         if age < 0:
             raise ConfigError(f"belief: age={age} given, expected days >= 0")
         personal = self._personal().belief(outcomes, 0)
         from longplay.rewards.sequence.network import ENTRY
 
-        ensemble = self._sequence()
         vocabulary = ensemble.vocabulary
         log = outcomes.daily.lake
         frame = outcomes.frame
@@ -228,7 +230,8 @@ class SequenceReward(PersonalReward):
     def _visits(self, contexts: Contexts, lake: Lake) -> Visits:
         """The visits of contexts: each is encoded once, and those of the last contexts stay.
 
-        Contexts of a user at one time are one visit, unless they carry histories."""
+        Contexts of a user at one time are one visit, unless they carry histories.
+        """
         key = (id(contexts.frame), lake.key)
         if key not in self._moments:
             ensemble = self._sequence()
