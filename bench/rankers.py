@@ -52,6 +52,7 @@ def softened(score_NI: Float, effective: float) -> Float:
         can_NI, (masked_NI - np.nanmax(masked_NI, axis=1, keepdims=True)) / spread_N1, -np.inf
     )
     low_N, high_N = np.full(len(z_NI), 1e-3), np.full(len(z_NI), 1e3)
+    sharp_N = np.sqrt(low_N * high_N)
     for _ in range(30):
         sharp_N = np.sqrt(low_N * high_N)
         weight_NI = np.exp(sharp_N[:, None] * z_NI)
@@ -309,17 +310,25 @@ OURS: dict[str, Made] = {
     "rates, repetition": by_parts(("content", "rate", "repetition")),
     "log": by_value("progressive"),
     "log, personal": by_value("personal"),
-    "log, sequence": by_value("sequence"),
     "factors": by_value("progressive", KNOWS),
     "factors, personal": by_value("personal", KNOWS),
-    "factors, sequence": by_value("sequence", KNOWS),
     "chance from the log x creator": by_chance(creator_mean),
     "chance from the log x true outcome": by_chance(true_worth),
     "chance with factors x true outcome": by_chance(true_worth, KNOWS),
     "true chance x belief": by_outcome("progressive"),
     "true chance x personal belief": by_outcome("personal", KNOWS),
 }
-VERSIONS = {"insiders": 1, "ridges": 2, "ours": 2}  # raised when what they compute changes
+SEQUENCES: dict[str, Made] = {
+    "log, sequence": by_value("sequence"),
+    "factors, sequence": by_value("sequence", KNOWS),
+}
+GROUPS = {"insiders": INSIDERS, "ridges": RIDGES, "ours": OURS, "sequences": SEQUENCES}
+VERSIONS = {
+    "insiders": 1,
+    "ridges": 2,
+    "ours": 2,
+    "sequences": 1,
+}  # raised when what they compute changes
 
 
 @remembered(version=1)
@@ -330,7 +339,7 @@ def lived(*, case: Case, ranker: str, version: int) -> list[int]:
     if ranker == "popular":
         policy: Any = lp.Popular(slate=5, explore=0.1).fit(log.lake)
     else:
-        score = (INSIDERS | RIDGES | OURS)[ranker](log)
+        score = (INSIDERS | RIDGES | OURS | SEQUENCES)[ranker](log)
         effective = 5.05 if ranker == "the same five items" else EFFECTIVE
         policy = Ranker(f"{ranker}@1", log.service.catalogue.index, score, effective=effective)
     days = active_days(log.service, policy, log.judged, case.lived, case.seed)
@@ -340,11 +349,10 @@ def lived(*, case: Case, ranker: str, version: int) -> list[int]:
 def gains(case: Case, groups: Sequence[str]) -> dict[str, Float]:
     """Active days over popularity of each judged user, under every ranker of these groups."""
     popular = np.array(lived(case=case, ranker="popular", version=VERSIONS["insiders"]))
-    named = {"insiders": INSIDERS, "ridges": RIDGES, "ours": OURS}
     return {
         name: np.array(lived(case=case, ranker=name, version=VERSIONS[group])) - popular
         for group in groups
-        for name in named[group]
+        for name in GROUPS[group]
     }
 
 

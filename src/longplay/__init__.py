@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         PersonalReward,
         ProgressiveReward,
         Reward,
+        SequenceReward,
         TwoPartRidge,
     )
     from longplay.rewards.guardrails import coverage, top_creator
@@ -113,6 +114,7 @@ _WHERE = {
     "EarlyReward": "rewards",
     "PersonalReward": "rewards",
     "ProgressiveReward": "rewards",
+    "SequenceReward": "rewards",
     "AutoSurrogate": "rewards",
     "DayTwo": "rewards",
     "MaturedOnly": "rewards",

@@ -16,6 +16,7 @@ MODEL_COLOURS = {
     "prior alone": "#858b94",
     "progressive": "#8457c6",
     "personal": "#c2553a",
+    "sequence": "#5f9e4c",
     "auto_surrogate": "#cf4f86",
     "day_two": "#a98307",
     "matured_only": "#3f8ea3",

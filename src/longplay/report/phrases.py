@@ -16,6 +16,7 @@ MODEL_NAMES = {
     "prior alone": "prior alone",
     "progressive": "progressive",
     "personal": "personal",
+    "sequence": "sequence model",
     "auto_surrogate": "auto-surrogate",
     "day_two": "day-two proxy",
     "matured_only": "matured only",

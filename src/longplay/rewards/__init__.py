@@ -10,6 +10,7 @@ from longplay.rewards.personal import PersonalReward
 from longplay.rewards.progressive import ProgressiveReward
 from longplay.rewards.reward import Reward
 from longplay.rewards.ridge import TwoPartRidge
+from longplay.rewards.sequence_reward import SequenceReward
 
 __all__ = [
     "AutoSurrogate",
@@ -19,6 +20,7 @@ __all__ = [
     "PersonalReward",
     "ProgressiveReward",
     "Reward",
+    "SequenceReward",
     "TwoPartRidge",
     "calibration",
     "compare",

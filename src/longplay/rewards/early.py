@@ -21,7 +21,7 @@ from longplay.lake.lake import Lake
 from longplay.lake.storage import MemoryStore
 from longplay.progress import Progress, reporting
 from longplay.rewards.entry_fit import check_known
-from longplay.rewards.showing import LakeView, Showing, worth, worth_of_slate
+from longplay.rewards.showing import LakeView, Refined, Showing, worth, worth_of_slate
 from longplay.rewards.showing_fit import fit_showing
 from longplay.signals.declare.checks import described
 from longplay.signals.declare.declaration import Declaration
@@ -276,7 +276,7 @@ class EarlyModel(ABC):
             spares=spares,
             learnt=_learnt(outcomes, certain),
         )
-        return fitted._with_particulars(lake, outcomes, certain, decisions).observe(certain)
+        return fitted._with_particulars(lake, outcomes, certain, decisions, tell).observe(certain)
 
     def _with_particulars(
         self,
@@ -284,6 +284,7 @@ class EarlyModel(ABC):
         outcomes: Outcomes,
         certain: Outcomes,
         decisions: Decisions | pl.DataFrame | None,
+        tell: Callable[..., None],
     ) -> Self:
         """The model with what it learns besides beliefs: here nothing.
 
@@ -292,8 +293,14 @@ class EarlyModel(ABC):
             outcomes: of all entries, immature and truncated ones included.
             certain: those of them that teach what entries come to.
             decisions: see `fit`.
+            tell: called with steps done and steps, by models that take long.
         """
         return self
+
+    def _refined(self, contexts: Contexts, view: LakeView, lake: Lake) -> Refined | None:
+        """What else the model knows of the chance of a play, given that of the model of showing: here
+        nothing."""
+        return None
 
     def __str__(self) -> str:
         return (
@@ -388,7 +395,9 @@ class EarlyModel(ABC):
         """
         showing = self._shown()
         view = showing.view(lake)
-        row_NS, chance_NS, gain_NS = showing.gain(contexts, slates, view)
+        row_NS, chance_NS, gain_NS = showing.gain(
+            contexts, slates, view, self._refined(contexts, view, lake)
+        )
         mean_NS, std_NS, spread_NS = self._given_entry(contexts, row_NS, view, lake)
         return worth(
             gain_NS,
@@ -447,7 +456,9 @@ class EarlyModel(ABC):
         showing = self._shown()
         view = showing.view(lake)
         row_I = view.index.items.rows(items)
-        chance_NI, gain_NI = showing.catalogue_gain(contexts, view, row_I)
+        chance_NI, gain_NI = showing.catalogue_gain(
+            contexts, view, row_I, self._refined(contexts, view, lake)
+        )
         row_NI = np.broadcast_to(row_I, chance_NI.shape)
         mean_NI, std_NI, spread_NI = self._given_entry(contexts, row_NI, view, lake)
         return worth(

@@ -19,8 +19,9 @@ from longplay.codes.vectors import WordSpace
 from longplay.decisions import Contexts
 from longplay.index import ItemIndex
 from longplay.lake.daily import DAY_US
-from longplay.lake.known import as_matrix, item_vectors
+from longplay.lake.known import as_matrix, item_vectors, user_vectors
 from longplay.lake.lake import Lake
+from longplay.lake.schema import TIME
 from longplay.past import Past
 from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.repetition import FEATURES as REPETITION
@@ -360,3 +361,46 @@ def taste_log(slots: SlotLog, usual_N: Float) -> TasteLog:
         (slots.played_N - chance_N)[teaches],
         (chance_N * (1.0 - chance_N))[teaches],
     )
+
+
+def logged_chance(
+    model: EntryChance,
+    lake: Lake,
+    index: LakeIndex,
+    tastes: TasteLog,
+    slots: SlotLog,
+    rows: Int,
+    x_NF: Float,
+) -> Float:
+    """The chance of an entry at slots of a log, [N], from what was known before their visits.
+
+    Args:
+        model: the fitted chance.
+        lake: the log.
+        index: its items and creators.
+        tastes: the slots that users' tastes are read from.
+        slots: of the log, in its order.
+        rows: the N slots. Others of a slate, which could open no entry, do not count as above.
+        x_NF: `log_features` of these.
+    """
+    facts = model.facts(lake, index)
+    _, first, owner = np.unique(slots.slate_N[rows], return_index=True, return_inverse=True)
+    user_M = slots.user_N[rows[first]]
+    time_M = slots.time_N[rows[first]]
+    user_MV = known_users(model.user_scaling, lake, slots.users.ids.gather(user_M), time_M)
+    taste_MR = tastes.taste(model, facts, user_M, time_M, user_MV)
+    surface = slots.surfaces.ids.gather(slots.surface_N[rows])
+    place_N = model.place(surface, slots.position_N[rows])
+    usual_N = model.usual(x_NF, slots.item_N[rows], place_N, facts)
+    x_NR = facts.x_IR[slots.item_N[rows]]
+    above_NA = above_features(slots.slate_N[rows], slots.key_N[rows], x_NR[:, 1:], usual_N)
+    return model.chance(usual_N, taste_MR[owner], x_NR, above_NA)
+
+
+def known_users(scaling: Scaling, lake: Lake | None, user_ids: pl.Series, time_M: Int) -> Float:
+    """Scaled vectors of users as they were known at moments, [M, V]; 0 where not known."""
+    width = len(scaling.mean_C)
+    if lake is None or not width:
+        return np.zeros((len(user_ids), width))
+    times = pl.Series("time", time_M).cast(TIME)
+    return scaling.scaled(user_vectors(lake, user_ids, times))

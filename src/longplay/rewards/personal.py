@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
@@ -48,6 +49,7 @@ class PersonalReward(ProgressiveReward):
         outcomes: Outcomes,
         certain: Outcomes,
         decisions: Decisions | pl.DataFrame | None,
+        tell: Callable[..., None],
     ) -> Self:
         shown = None if decisions is None else slates_of("fit", decisions)
         catalogue = catalogue_of(lake, outcomes, shown, "items" in self.knows)

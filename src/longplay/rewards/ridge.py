@@ -9,6 +9,7 @@ Axes: N contexts, S slots of a slate, I items; others as in `longplay.rewards.ri
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
@@ -76,6 +77,7 @@ class TwoPartRidge(EarlyModel):
         outcomes: Outcomes,
         certain: Outcomes,
         decisions: Decisions | pl.DataFrame | None,
+        tell: Callable[..., None],
     ) -> Self:
         if lake is None:
             return self

@@ -14,6 +14,7 @@ shown) rho E[Y | entry].
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +41,9 @@ from longplay.rewards.repetition import EarlierShowings, Showings
 from longplay.rewards.slot_log import SlotLog, shown_unasked
 from longplay.signals.outcomes.once import left_by_slots_above
 from longplay.signals.signal import Signal
+
+# A chance of a play from that of the fitted model, [N, S], and catalogue rows of the slots, [N, S].
+Refined = Callable[[Float, Int], Float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +121,11 @@ class Showing:
         )
 
     def gain(
-        self, contexts: Contexts, slates: pl.Series, view: LakeView
+        self,
+        contexts: Contexts,
+        slates: pl.Series,
+        view: LakeView,
+        refined: Refined | None = None,
     ) -> tuple[Int, Float, Float]:
         """Catalogue row (-1 unknown), the chance that the slot has the entry, and the factor on E[Y
         | entry]; each [N, S].
@@ -127,6 +135,12 @@ class Showing:
         familiar creator or item cannot be discovered: chance and factor are exactly 0. So are they
         for an item whose creator is unknown, where entries are about creators. Without decisions
         the outcome is given a discovery: the first slot of a creator counts 1, later ones 0.
+
+        Args:
+            contexts: N of them.
+            slates: of items, one for each context.
+            view: of the lake.
+            refined: what else is known of the chance of a play; None: nothing.
 
         Raises:
             DataError: slates of different lengths, or not one per context.
@@ -165,13 +179,17 @@ class Showing:
         if self.entry.above_A.any():
             above_NA = above_features(owner_N, key_N, x_NR[:, 1:], usual_N)
         shown_N = self.entry.chance(usual_N, taste_VR[visit_N[owner_N]], x_NR, above_NA)
+        if refined is not None:
+            shown_N = refined(shown_N.reshape(row_NS.shape), row_NS).ravel()
         not_shown_N = self.organic_K[view.key_row_K[key_N]]
         shown_N = either(shown_N, not_shown_N)
         shown_NS = np.where(impossible_NS, 0.0, shown_N.reshape(row_NS.shape))
         not_shown_NS = np.where(impossible_NS, 0.0, not_shown_N.reshape(row_NS.shape))
         return row_NS, *paid_once(key_NS, shown_NS, not_shown_NS, self.rho)
 
-    def catalogue_gain(self, contexts: Contexts, view: LakeView, row_I: Int) -> tuple[Float, Float]:
+    def catalogue_gain(
+        self, contexts: Contexts, view: LakeView, row_I: Int, refined: Refined | None = None
+    ) -> tuple[Float, Float]:
         """The chance and the factor of `gain` of items that are each alone in the first slot, both
         [N, I].
 
@@ -179,6 +197,7 @@ class Showing:
             contexts: N of them.
             view: of the lake.
             row_I: catalogue rows, -1 unknown.
+            refined: see `gain`.
         """
         self._check_entry()
         index = view.index
@@ -201,8 +220,11 @@ class Showing:
         surface = contexts.frame["surface"].gather(np.unique(visit_N, return_index=True)[1])
         place_V = self.entry.place(surface, np.zeros(len(surface), dtype=np.int64))
         shown_VI = self.entry.catalogue_chance(past, taste_VR, place_V, view.facts)
+        played_NI = shown_VI[visit_N][:, row_I]
+        if refined is not None:
+            played_NI = refined(played_NI, np.broadcast_to(row_I, played_NI.shape))
         not_shown_I = self.organic_K[view.key_row_K[key_I]]
-        shown_NI = either(shown_VI[visit_N][:, row_I], not_shown_I)
+        shown_NI = either(played_NI, not_shown_I)
         shown_NI = np.where(impossible_NI, 0.0, shown_NI)
         return shown_NI, np.where(impossible_NI, 0.0, shown_NI - self.rho * not_shown_I)
 

@@ -12,14 +12,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 
 from longplay.arrays import Float, Int
 from longplay.belief import reliability
 from longplay.decisions import ope_users
 from longplay.estimate import clustered_mean
 from longplay.lake.daily import DAY_US
-from longplay.lake.known import user_vectors
 from longplay.lake.lake import Lake
 from longplay.results.reward_figures import PartWorth, ReliabilityBin, ShowingFigures
 from longplay.rewards.early import EarlyModel
@@ -27,10 +25,9 @@ from longplay.rewards.entry_chance import (
     ABOVE,
     FEATURES,
     EntryChance,
-    above_features,
     log_features,
+    logged_chance,
 )
-from longplay.rewards.showing import Showing
 from longplay.rewards.slot_log import SlotLog, shown_unasked
 
 # parts that can change which slot of a slate is best
@@ -68,9 +65,10 @@ def check_showing(early: EarlyModel, lake: Lake) -> ShowingFigures | None:
     if len(slates) < LEAST_SLATES:
         return ShowingFigures(showing.surface or "", showing.slots, len(slates), weights, (), {})
     x_NF = log_features(slots, np.append(view.index.key_row_I, -1))[rows]
+    assert view.tastes is not None
     parts = [part for part in JUDGED if part != "above" or model.above_A.any()]
     chances = {
-        part: _chances(_without(model, part), showing, lake, slots, rows, x_NF)
+        part: logged_chance(_without(model, part), lake, view.index, view.tastes, slots, rows, x_NF)
         for part in ("", *parts)
     }
     worth_N = slots.played_N[rows] * early.items(view.index.keys.ids.gather(slots.key_N[rows])).mean
@@ -102,32 +100,6 @@ def _without(model: EntryChance, part: str) -> EntryChance:
         slope_3[2] = 0.0
     above_A = np.zeros_like(model.above_A) if part == "above" else model.above_A
     return replace(model, weight_F=weight_F, slope_3=slope_3, above_A=above_A)
-
-
-def _chances(
-    model: EntryChance, showing: Showing, lake: Lake, slots: SlotLog, rows: Int, x_NF: Float
-) -> Float:
-    """The model's chance of an entry at these slots, [N], from what was known before their visits."""
-    view = showing.view(lake)
-    facts = model.facts(lake, view.index)
-    assert view.tastes is not None
-    visits, first, owner = np.unique(slots.slate_N[rows], return_index=True, return_inverse=True)
-    user_M = slots.user_N[rows[first]]
-    time_M = slots.time_N[rows[first]]
-    vectors = np.zeros((len(visits), 0))
-    if len(model.user_scaling.mean_C):
-        times = pl.Series("time", time_M).cast(pl.Datetime("us", "UTC"))
-        vectors = model.user_scaling.scaled(
-            user_vectors(lake, slots.users.ids.gather(user_M), times)
-        )
-    taste_MR = view.tastes.taste(model, facts, user_M, time_M, vectors)
-    surface = slots.surfaces.ids.gather(slots.surface_N[rows])
-    place_N = model.place(surface, slots.position_N[rows])
-    usual_N = model.usual(x_NF, slots.item_N[rows], place_N, facts)
-    x_NR = facts.x_IR[slots.item_N[rows]]
-    # slots that could open no entry are not judged: they are not counted as above either
-    above_NA = above_features(slots.slate_N[rows], slots.key_N[rows], x_NR[:, 1:], usual_N)
-    return model.chance(usual_N, taste_MR[owner], x_NR, above_NA)
 
 
 def _worth(whole_N: Float, part_N: Float, worth_N: Float, slots: SlotLog, rows: Int) -> PartWorth:

@@ -48,7 +48,7 @@ class RewardTable(Table):
         str, dict[str, float]
     ] = {}  # name = { signal = weight }: other rewards that the same start is reinforced on
     model: Literal[
-        "progressive", "personal", "auto_surrogate", "day_two", "matured_only", "ridge"
+        "progressive", "personal", "sequence", "auto_surrogate", "day_two", "matured_only", "ridge"
     ] = "progressive"
     caution: Annotated[float, Field(ge=0)] = 1.0
     age: Positive = 14  # days of an entry's window at which early beliefs are judged
@@ -62,12 +62,14 @@ def models_by_name() -> dict[str, type]:
         MaturedOnly,
         PersonalReward,
         ProgressiveReward,
+        SequenceReward,
         TwoPartRidge,
     )
 
     return {
         "progressive": ProgressiveReward,
         "personal": PersonalReward,
+        "sequence": SequenceReward,
         "auto_surrogate": AutoSurrogate,
         "day_two": DayTwo,
         "matured_only": MaturedOnly,
@@ -76,8 +78,8 @@ def models_by_name() -> dict[str, type]:
 
 
 def compared_models(chosen: str) -> dict[str, type]:
-    """The models that a run compares: all but the personal one, which takes as long as the others
-    together, where another is chosen."""
+    """The models that a run compares: all but the personal one and the sequence model, which take longer
+    than the others together, where another is chosen."""
     models = models_by_name()
     return {name: models[name] for name in models if name in (chosen, *BASELINES)}
 
