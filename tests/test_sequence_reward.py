@@ -274,6 +274,7 @@ def changed_after(lake: lp.Lake, moment: datetime, how: str) -> lp.Lake:
             surface=pl.lit("search"),
             origin=pl.lit("organic"),
             time=pl.lit(moment).cast(events.schema["time"]),
+            ingested_at=pl.lit(moment).cast(events.schema["time"]),  # known at once
         )
         events = pl.concat([events, more], how="diagonal_relaxed")
     result = lp.Lake.memory()
