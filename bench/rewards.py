@@ -72,7 +72,7 @@ def table(world: str, users: int, seeds: int, quick: bool) -> list[dict[str, Any
     for case in cases:  # a case at a time: its models are kept in memory
         per_seed.append(gains(case, groups))
         personals.append(correlations(case=case, version=VERSIONS["ours"]))
-    command = f"python bench/rewards.py --worlds {world} --seeds {seeds}"
+    command = f"python bench/rewards.py --parts gains --worlds {world} --seeds {seeds}"
 
     def row(
         claim: str, value: float, low: float, high: float, bar: str, ok: bool
@@ -166,11 +166,14 @@ def main() -> None:
 
 
 def merged(file: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of a file with these in place of those of the same claim: parts are run one by one."""
+    """The rows of a file with these in place of all that the same commands wrote, with any seeds."""
     older = json.loads(file.read_text()) if file.exists() else []
-    fresh = {row["claim"]: row for row in rows}
-    stays = [row for row in older if row["claim"] not in fresh]
-    return stays + rows
+
+    def written_by(row: dict[str, Any]) -> str:
+        return row["command"].split(" --seeds")[0]
+
+    fresh = {written_by(row) for row in rows}
+    return [row for row in older if written_by(row) not in fresh] + rows
 
 
 if __name__ == "__main__":

@@ -15,7 +15,15 @@ ROOT = Path(__file__).resolve().parents[1]
 BENCHES = sorted(
     path.stem for path in (ROOT / "bench").glob("*.py") if '"--quick"' in path.read_text()
 )
-SLOW = ("attribution", "beauty", "demo", "serving", "signals", "world")  # 12 to 25 seconds each
+SLOW = (
+    "attribution",
+    "beauty",
+    "demo",
+    "rewards",
+    "serving",
+    "signals",
+    "world",
+)  # 12 to 60 seconds
 
 
 @pytest.mark.parametrize("script", BENCHES)
