@@ -24,6 +24,7 @@ NEEDS_AN_EXTRA = (
     "models/",
     "policies/",
     "learning/",
+    "rewards/sequence/",
     "run/learn.py",
     "run/judge.py",
     "run/trial.py",
