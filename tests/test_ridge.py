@@ -200,6 +200,18 @@ def new_pairs(lake: lp.Lake, users: list[str]) -> np.ndarray:
     return np.array([[(user, creator) not in touched for creator in creators] for user in users])
 
 
+def test_a_slate_is_worth_what_its_slots_are_worth(lake, fitted):
+    # catches: whole slates that are valued by beliefs alone
+    contexts = visits(["u0", "u1", "nobody"], lake, slots=3)
+    slates = pl.Series([["i0", "i1", "i5"]] * 3)
+    for model in fitted.values():
+        value = model.value(contexts, slates, lake)
+        whole = model.slate_value(contexts, slates, lake)
+        np.testing.assert_allclose(whole.mean, value.mean.sum(axis=1), rtol=1e-12)
+        assert (whole.mean[2] > 0) and (whole.mean[2] < 1)
+        assert (whole.std <= value.std.sum(axis=1) + 1e-12).all()
+
+
 def test_factors_are_read_only_where_declared(lake, fitted):
     # catches: vectors read undeclared, or declared and of no effect
     users = ["u0", "u1", "u2", "nobody"]

@@ -404,6 +404,9 @@ def test_it_stands_where_other_early_rewards_stand(moody):
     contexts = Contexts.of(users, lake.watermark, slots=3)
     slates = pl.Series([["i0", "i9", "i20"]] * len(users))
     value = early.value(contexts, slates, lake)
+    # catches: whole slates that are valued without the sequence
+    whole = early.slate_value(contexts, slates, lake)
+    np.testing.assert_allclose(whole.mean, value.mean.sum(axis=1), rtol=1e-12)
     view = early.showing.view(lake)
     _, chance_NS, _ = early.showing.gain(contexts, slates, view)
     familiar_NS = chance_NS == 0

@@ -31,7 +31,7 @@ from longplay.decisions.protocols import (
     shows_fewer,
     slots_of,
 )
-from longplay.decisions.showings import asked_surfaces, shown_before
+from longplay.decisions.showings import asked_surfaces, is_asked, shown_before
 from longplay.decisions.slates import Decisions, check_one_each, main_surface
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Trained",
     "as_read",
     "asked_surfaces",
+    "is_asked",
     "check_exclude",
     "check_one_each",
     "check_rule",

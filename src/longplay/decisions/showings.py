@@ -28,6 +28,11 @@ def asked_surfaces(lake: Lake) -> list[str]:
     return share["surface"].drop_nulls().sort().to_list()
 
 
+def is_asked(lake: Lake) -> pl.Expr:
+    """Whether a decision's slate shows what the user asked for (`asked_surfaces`)."""
+    return pl.col("surface").is_in(asked_surfaces(lake)).fill_null(False)
+
+
 def shown_before(
     lake: Lake, users: pl.Series, time: pl.Series, most: int
 ) -> tuple[pl.Series, pl.Series]:
@@ -43,9 +48,8 @@ def shown_before(
         time: [N] moments, UTC.
         most: at least 0.
     """
-    is_asked = pl.col("surface").is_in(asked_surfaces(lake)).fill_null(False)
     slots = (
-        lake.decisions.filter(~is_asked)
+        lake.decisions.filter(~is_asked(lake))
         .sort("user_id", "time", "decision_id")
         .select("user_id", "time", "ingested_at", item_id="slate")
         .explode("item_id", empty_as_null=False)

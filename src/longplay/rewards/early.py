@@ -393,21 +393,7 @@ class EarlyModel(ABC):
             slates: list series of item ids, equally long.
             lake: where familiarity is looked up, strictly before each context's time.
         """
-        showing = self._shown()
-        view = showing.view(lake)
-        row_NS, chance_NS, gain_NS = showing.gain(
-            contexts, slates, view, self._refined(contexts, view, lake)
-        )
-        mean_NS, std_NS, spread_NS = self._given_entry(contexts, row_NS, view, lake)
-        return worth(
-            gain_NS,
-            chance_NS,
-            mean_NS,
-            std_NS,
-            spread_NS,
-            most_possible(self.signal),
-            self.signal.label,
-        )
+        return self._slots(contexts, slates, lake)[1]
 
     def slate_value(self, contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
         """The value of showing each whole slate, [N]: the sum of its slots' values, later slots given
@@ -421,24 +407,29 @@ class EarlyModel(ABC):
             slates: list series of item ids, equally long.
             lake: as in `value`.
         """
+        return worth_of_slate(*self._slots(contexts, slates, lake))
+
+    def _slots(
+        self, contexts: Contexts, slates: pl.Series, lake: Lake
+    ) -> tuple[Int, Belief, Float]:
+        """Of each slot of slates the row of its creator (or item), its value, and what its entries come
+        to: chance x mean; each [N, S]."""
         showing = self._shown()
         view = showing.view(lake)
-        row_NS, chance_NS, gain_NS = showing.gain(contexts, slates, view)
-        mean_NS, std_NS, spread_NS = self._given_entry(contexts, row_NS, view, lake)
-        key_NS = np.append(view.index.key_row_I, -1)[row_NS]
-        return worth_of_slate(
-            key_NS,
-            worth(
-                gain_NS,
-                chance_NS,
-                mean_NS,
-                std_NS,
-                spread_NS,
-                most_possible(self.signal),
-                self.signal.label,
-            ),
-            chance_NS * mean_NS,
+        row_NS, chance_NS, gain_NS = showing.gain(
+            contexts, slates, view, self._refined(contexts, view, lake)
         )
+        mean_NS, std_NS, spread_NS = self._given_entry(contexts, row_NS, view, lake)
+        value = worth(
+            gain_NS,
+            chance_NS,
+            mean_NS,
+            std_NS,
+            spread_NS,
+            most_possible(self.signal),
+            self.signal.label,
+        )
+        return np.append(view.index.key_row_I, -1)[row_NS], value, chance_NS * mean_NS
 
     def item_value(self, contexts: Contexts, items: pl.Series, lake: Lake) -> Belief:
         """The value of showing each item alone in the first slot, [N, I]: for rankers, which look at

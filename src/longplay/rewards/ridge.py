@@ -111,8 +111,9 @@ class TwoPartRidge(EarlyModel):
         showing = Showing(self.signal, association=False, slots=len(rows), surface=teaching.surface)
         return replace(fitted, showing=showing, clicks=clicks)
 
-    def value(self, contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
-        """See `EarlyModel.value`."""
+    def _slots(
+        self, contexts: Contexts, slates: pl.Series, lake: Lake
+    ) -> tuple[Int, Belief, Float]:
         showing = self._shown()
         view = showing.view(lake)
         row_NS, possible_NS, _ = showing.gain(contexts, slates, view)
@@ -136,12 +137,11 @@ class TwoPartRidge(EarlyModel):
         chance_NS, variance_NS, outcome_NS, outcome_variance_NS = (
             part.reshape(shape) for part in (*chance, *outcome)
         )
-        return self._product(
-            key_N.reshape(shape),
-            possible_NS,
-            (chance_NS, variance_NS),
-            (outcome_NS, outcome_variance_NS),
+        key_NS = key_N.reshape(shape)
+        value, comes_to_NS = self._product(
+            key_NS, possible_NS, (chance_NS, variance_NS), (outcome_NS, outcome_variance_NS)
         )
+        return key_NS, value, comes_to_NS
 
     def item_value(self, contexts: Contexts, items: pl.Series, lake: Lake) -> Belief:
         """See `EarlyModel.item_value`."""
@@ -158,9 +158,10 @@ class TwoPartRidge(EarlyModel):
         if clicks is not None:
             chance_NI, variance_NI = clicks.all_pairs(state_NZ)
             chance = chance_NI[:, row_I], variance_NI[:, row_I]
-        return self._product(
+        value, _ = self._product(
             None, possible_NI, chance, (outcome_NK[:, key_I], variance_NK[:, key_I])
         )
+        return value
 
     def _product(
         self,
@@ -168,8 +169,9 @@ class TwoPartRidge(EarlyModel):
         possible_NS: Float,
         chance: tuple[Float, Float],
         outcome: tuple[Float, Float],
-    ) -> Belief:
-        """Values from means and variances of both parts, all [N, S].
+    ) -> tuple[Belief, Float]:
+        """Values, and what entries come to (chance x mean), from means and variances of both parts, all
+        [N, S].
 
         Args:
             key_NS: creators, where the slots of a row are shown together; None: each is alone.
@@ -189,7 +191,8 @@ class TwoPartRidge(EarlyModel):
         spread_NS = np.sqrt(outcome[1] + self._fitted().noise_std ** 2)
         if self.signal.binary:
             spread_NS = np.sqrt(mean_NS * (1.0 - mean_NS))
-        return worth(gain_NS, shown_NS, mean_NS, std_NS, spread_NS, most, self.signal.label)
+        value = worth(gain_NS, shown_NS, mean_NS, std_NS, spread_NS, most, self.signal.label)
+        return value, shown_NS * mean_NS
 
     def _forms(self, view: LakeView) -> tuple[Forms | None, Forms]:
         """Predictions of plays by item and of outcomes by key in this view; kept for the last one."""

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from longplay.arrays import Bool, Float, Int
-from longplay.decisions import asked_surfaces
+from longplay.decisions import is_asked
 from longplay.index import ItemIndex
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
@@ -102,8 +102,7 @@ def shown_unasked(lake: Lake, decisions: pl.DataFrame) -> pl.DataFrame:
         lake: the log.
         decisions: rows of its table.
     """
-    is_asked = pl.col("surface").is_in(asked_surfaces(lake)).fill_null(False)
-    unasked = decisions.filter(~is_asked)
+    unasked = decisions.filter(~is_asked(lake))
     return decisions if unasked.is_empty() else unasked
 
 
