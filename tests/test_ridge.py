@@ -208,7 +208,7 @@ def test_a_slate_is_worth_what_its_slots_are_worth(lake, fitted):
         value = model.value(contexts, slates, lake)
         whole = model.slate_value(contexts, slates, lake)
         np.testing.assert_allclose(whole.mean, value.mean.sum(axis=1), rtol=1e-12)
-        assert (whole.mean[2] > 0) and (whole.mean[2] < 1)
+        assert 0 < whole.mean[2] < 1
         assert (whole.std <= value.std.sum(axis=1) + 1e-12).all()
 
 
