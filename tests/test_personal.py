@@ -176,6 +176,37 @@ def test_without_differences_between_items_it_believes_what_the_progressive_rewa
     assert of_items(early, lake)[0] == pytest.approx(plain_I, rel=0.15)
 
 
+@pytest.mark.parametrize("users", [1, 2])
+@pytest.mark.parametrize("is_played_again", [False, True])
+def test_where_nobody_teaches_an_amount_it_believes_what_the_progressive_reward_believes(
+    users, is_played_again
+):
+    """One user is in one half only; users who never come back have no amount to learn from."""
+    last = "i1" if is_played_again else "i4"
+    plays = pl.DataFrame(
+        {
+            "user_id": [f"u{u}" for u in range(users) for _ in range(4)],
+            "item_id": ["i1", "i2", "i3", last] * users,
+            "creator_id": ["c1", "c2", "c3", last.replace("i", "c")] * users,
+            "time": [START + timedelta(days=day) for day in (0, 10, 11, 14)] * users,
+        }
+    )
+    lake = lp.Lake.memory()
+    lake.append(
+        "log",
+        events=plays.with_row_index("event_id").with_columns(
+            pl.col("event_id").cast(pl.String), kind=pl.lit("play"), origin=pl.lit("organic")
+        ),
+        watermark=START + timedelta(days=DAYS),
+    )
+    outcomes = DAYS_IN_WINDOW.outcomes(lake)
+    early = lp.PersonalReward(DAYS_IN_WINDOW).fit(lake, outcomes)
+    plain = lp.ProgressiveReward(DAYS_IN_WINDOW).fit(lake, outcomes)
+    ids = outcomes.keys.drop_nulls().unique().sort()
+    assert early.particulars.parts == ()
+    assert early.items(ids).mean == pytest.approx(plain.items(ids).mean)
+
+
 def test_the_entry_rate_of_clickbait_counts_against_it():
     lake, _, _ = log_with_known_items(300, clickbait=1.2, item_spread=0.8)
     early = lp.PersonalReward(DAYS_IN_WINDOW).fit(lake, DAYS_IN_WINDOW.outcomes(lake))

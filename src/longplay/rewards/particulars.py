@@ -128,6 +128,10 @@ class Entries:
             sum_by(row, amount, len(outcomes)),
         )
 
+    def taught(self, share_D: Float) -> Entries:
+        """The entries of which enough of the window was observed to teach an amount."""
+        return self.where(share_D[self.observed_N] > LEAST_SHARE)
+
     def where(self, mask_N: Bool) -> Entries:
         """The entries at which the mask holds."""
         return Entries(
@@ -164,6 +168,13 @@ class Amounts:
     items: Level
     keys: Level
 
+    @classmethod
+    def nothing(cls, share_D: Float, catalogue: Catalogue) -> Amounts:
+        """No effects, where entries teach none."""
+        items = len(catalogue.key_I)
+        keys = len(catalogue.keys) + 1
+        return cls(share_D, 1.0, 0.0, 0.0, 0.0, Level.none(items), Level.none(keys))
+
     def log_amount(self, item_N: Int, key_N: Int, rate_N: Float) -> Float:
         """Log of the amount expected of an entry that the service led to, [N]."""
         effect_N = self.items.effect_L[item_N] + self.keys.effect_L[key_N]
@@ -182,7 +193,7 @@ class Amounts:
     def observe(self, entries: Entries, catalogue: Catalogue) -> Amounts:
         """The same weights and variances, with effects from these entries alone: the most probable
         ones, by Newton's steps in turn."""
-        taught = entries.where(self.share_D[entries.observed_N] > LEAST_SHARE)
+        taught = entries.taught(self.share_D)
         items = self.items.forgotten(len(catalogue.key_I))
         keys = self.keys.forgotten(len(catalogue.keys) + 1)
         fresh = replace(self, items=items, keys=keys)
@@ -216,6 +227,12 @@ class Level:
     effect_L: Float
     posterior_L: Float
 
+    @classmethod
+    def none(cls, size: int) -> Level:
+        """No effects."""
+        zero_L = np.zeros(size)
+        return cls(zero_L, 0.0, zero_L, zero_L)
+
     def forgotten(self, size: int) -> Level:
         """As before any entry, for this many levels; new ones have the mean of unknown ones."""
         last = self.mean_L[-1]
@@ -245,7 +262,7 @@ def fit_amounts(
     entries: Entries, catalogue: Catalogue, share_D: Float, parts: tuple[str, ...]
 ) -> Amounts:
     """The regression of amounts with these parts of it."""
-    taught = entries.where(share_D[entries.observed_N] > LEAST_SHARE)
+    taught = entries.taught(share_D)
     offset_N = np.log(share_D[taught.observed_N])
     items = len(catalogue.key_I)
     keys = len(catalogue.keys) + 1
@@ -278,14 +295,13 @@ def fit_amounts(
                 effects.mean_L, effects.variance, effects.effect_L, effects.posterior_L, strict=True
             )
         ]
-        none = Level(np.zeros(items), 0.0, np.zeros(items), np.zeros(items))
         return Amounts(
             share_D=share_D,
             dispersion=dispersion,
             intercept=effects.intercept,
             rate_weight=float(effects.weight_F[1]) if len(columns) > 1 else 0.0,
             organic_weight=float(effects.weight_F[0]),
-            items=levels[1] if has_items else none,
+            items=levels[1] if has_items else Level.none(items),
             keys=levels[0],
         )
 

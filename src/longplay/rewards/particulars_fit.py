@@ -25,8 +25,8 @@ from longplay.rewards.entry_rates import EntryRates
 from longplay.rewards.families import Family
 from longplay.rewards.particulars import (
     LEAST_BELIEF,
-    LEAST_SHARE,
     PARTS,
+    Amounts,
     Catalogue,
     Entries,
     Particulars,
@@ -121,10 +121,14 @@ def fit_particulars(
     share_D = shares(certain)
     half_N = keyed_uniform("longplay: particulars", certain.frame["user_id"]) < 0.5
     halves = (half_N, ~half_N)
-    parts = _amount_parts(entries, catalogue, share_D, halves)
     prior = standing.items()[0][-1]
-    amounts = fit_amounts(entries, catalogue, share_D, parts)
     least = LEAST_BELIEF * max(float(prior), 1e-6)
+    is_taught = all(entries.where(part_N).taught(share_D).amount_N.sum() > 0 for part_N in halves)
+    parts: tuple[str, ...] = ()
+    amounts = Amounts.nothing(share_D, catalogue)
+    if is_taught:
+        parts = _amount_parts(entries, catalogue, share_D, halves)
+        amounts = fit_amounts(entries, catalogue, share_D, parts)
     nothing = Particulars(
         signal,
         catalogue,
@@ -138,6 +142,8 @@ def fit_particulars(
         np.zeros(0, np.int64),
         np.zeros(0),
     )
+    if not is_taught:
+        return nothing
     family = nothing.family
     known_N = certain.known & (entries.key_N >= 0)
     crossed = _crossed(standing, certain, entries, catalogue, share_D, parts, halves)
@@ -213,7 +219,7 @@ def _deviance(
         amounts = fit_amounts(entries.where(~judged_N), catalogue, share_D, parts)
         if "items" in parts and amounts.items.variance <= LEAST_VARIANCE:
             return np.inf
-        judged = entries.where(judged_N & (share_D[entries.observed_N] > LEAST_SHARE))
+        judged = entries.where(judged_N).taught(share_D)
         expected_N = np.maximum(amounts.expected(judged), 1e-12)
         total += float((expected_N - judged.amount_N * np.log(expected_N)).sum())
     return total

@@ -49,7 +49,7 @@ class RewardTable(Table):
     ] = {}  # name = { signal = weight }: other rewards that the same start is reinforced on
     model: Literal[
         "progressive", "personal", "sequence", "auto_surrogate", "day_two", "matured_only", "ridge"
-    ] = "progressive"
+    ] = "personal"
     caution: Annotated[float, Field(ge=0)] = 1.0
     age: Positive = 14  # days of an entry's window at which early beliefs are judged
 
@@ -78,8 +78,8 @@ def models_by_name() -> dict[str, type]:
 
 
 def compared_models(chosen: str) -> dict[str, type]:
-    """The models that a run compares: all but the personal one and the sequence model, which take longer
-    than the others together, where another is chosen."""
+    """The models that a run compares: the chosen one and the baselines. The personal one and the sequence
+    model take longer to fit than the others together, so they are compared only where chosen."""
     models = models_by_name()
     return {name: models[name] for name in models if name in (chosen, *BASELINES)}
 
