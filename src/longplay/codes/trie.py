@@ -123,6 +123,17 @@ class Trie:
         """The child of `node` (at depth `level`) along `code`; same shape. The edge must exist."""
         return np.searchsorted(self._edges[level], node * self.width + code)
 
+    def children(self, level: int, node: Ints) -> tuple[Ints, Ints, Ints]:
+        """All children of nodes at depth `level`: per child the place of its parent in the flattened
+        `node`, its number, and the code that leads to it."""
+        node = np.ravel(node)
+        first = self.ptr[level][node]
+        count = self.ptr[level][node + 1] - first
+        owner = np.repeat(np.arange(len(node)), count)
+        skipped = first - np.concatenate([[0], np.cumsum(count)[:-1]])
+        child = np.repeat(skipped, count) + np.arange(count.sum())
+        return owner, child, self.code[level][child]
+
     @cached_property
     def _edges(self) -> tuple[Ints, ...]:
         """Per level, parent x width + code of every edge, ascending."""
@@ -186,14 +197,9 @@ class Allowed:
         shape = np.broadcast_shapes(np.shape(context), np.shape(node))
         context = np.broadcast_to(context, shape).ravel()
         node = np.broadcast_to(node, shape).ravel()
-        first = self.trie.ptr[level][node]
-        count = self.trie.ptr[level][node + 1] - self.trie.ptr[level][node]
-        owner = np.repeat(np.arange(len(node)), count)
-        child = np.repeat(first - np.concatenate([[0], np.cumsum(count)[:-1]]), count) + np.arange(
-            count.sum()
-        )
+        owner, child, code = self.trie.children(level, node)
         mask = np.zeros((len(node), self.trie.width), dtype=bool)
-        mask[owner, self.trie.code[level][child]] = self.left(level + 1, context[owner], child) > 0
+        mask[owner, code] = self.left(level + 1, context[owner], child) > 0
         return mask.reshape(*shape, self.trie.width)
 
     def count(self) -> Ints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -139,3 +140,26 @@ def as_matrix(vectors: pl.Series, ids: pl.Series) -> Float:
     matrix_NR = np.full((len(vectors), width), np.nan)
     matrix_NR[is_known_N.to_numpy()] = known.explode().to_numpy().reshape(len(known), width)
     return matrix_NR
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Columns made to have mean 0 and mean square 1; rows that are not known become 0, the mean."""
+
+    mean_C: Float
+    scale_C: Float
+
+    @classmethod
+    def of(cls, x_LC: Float) -> Scaling:
+        """The scaling of these columns; NaN is not known."""
+        if not len(x_LC) or not x_LC.shape[1] or np.isnan(x_LC).all():
+            return cls(np.zeros(x_LC.shape[1]), np.ones(x_LC.shape[1]))
+        mean_C = np.nanmean(x_LC, axis=0)
+        return cls(mean_C, np.maximum(np.sqrt(np.nanmean((x_LC - mean_C) ** 2, axis=0)), 1e-9))
+
+    def scaled(self, x_LC: Float) -> Float:
+        """These columns in the scale, [L, C]; rows with NaN become 0."""
+        width = len(self.mean_C)
+        if x_LC.shape[1] != width:  # nothing is known any more
+            return np.zeros((len(x_LC), width))
+        return np.nan_to_num((x_LC - self.mean_C) / self.scale_C)

@@ -38,6 +38,7 @@ from longplay.policies.generative.decoder import (
     size_of,
 )
 from longplay.policies.generative.fast.compiled import Compiled
+from longplay.policies.generative.known_users import KnownUsers, check_knows
 from longplay.policies.generative.policy_files import PolicyParts
 from longplay.policies.generative.pretrained import (
     adapted,
@@ -109,9 +110,13 @@ class Generative:
             `circumstances.Circumstances`. Each costs a token per item.
         curve: figures of its training, step by step.
         alarms: what fell by half where it was reinforced, in words (`learning.variety`).
+        knows: "users": what the service knows of a user (`user_vector` of contexts) is read, too;
+            default nothing. Next-item training does not teach it, rewards do (`tilt`,
+            `reinforce`).
         ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was
             trained on; with `want` among `reads`.
         encoder: prompts encoded by OpenVINO; null: by PyTorch.
+        known_users: what reads users; null where nothing is read of them.
     """
 
     scale: str | Size = "tiny"
@@ -126,6 +131,7 @@ class Generative:
     base: str | None = None
     item_tokens: bool = False
     reads: tuple[str, ...] = ()
+    knows: tuple[str, ...] = ()
     ask: float | None = None
     codebook: Codebook | None = None
     model: PreTrainedModel | None = None
@@ -137,11 +143,13 @@ class Generative:
     rule: str | None = None
     also_under: str | None = None
     encoder: Compiled | None = None
+    known_users: KnownUsers | None = None
 
     def __post_init__(self) -> None:
         size_of(self.scale)
         check_exclude("Generative", self.exclude)
         checked_reads(self.reads)
+        check_knows(self.knows)
         if self.item_tokens and self.base is not None:
             raise ConfigError(
                 f"Generative: item_tokens=True, base={self.base!r} given; a base reads items "
@@ -171,6 +179,11 @@ class Generative:
         return BASE_HISTORY if self.base else size_of(self.scale).history
 
     @property
+    def reads_users(self) -> bool:
+        """Whether it reads what the service knows of the user of a context."""
+        return "users" in self.knows
+
+    @property
     def name(self) -> str:
         """`generative@` and a digest of weights, semantic IDs and the items they stand for.
 
@@ -194,7 +207,8 @@ class Generative:
                 [decoder.trie.version, codebook.items.to_list(), *reads, *items_with_token]
             ).encode()
         )
-        for key, value in decoder.model.state_dict().items():
+        known_users = {} if self.known_users is None else self.known_users.tensors()
+        for key, value in [*decoder.model.state_dict().items(), *known_users.items()]:
             digest.update(key.encode() + value.numpy().tobytes())
         kind = "generative"
         if self.also_under is not None:
@@ -215,6 +229,9 @@ class Generative:
             )
         details = f", and their {', '.join(self.reads)}" if self.reads else ""
         facts["history"] = f"reads the last {self.history} items{details}"
+        if self.known_users is not None:
+            columns = self.known_users.map.in_features
+            facts["users"] = f"reads {columns} numbers that the service knows of a user"
         rule = {"none": "nothing is excluded", "seen": "items engaged with are excluded"}.get(
             self.exclude, "items of creators engaged with are excluded"
         )
@@ -287,7 +304,8 @@ class Generative:
         )
         if self.base is None:
             items = len(codebook.items) if self.item_tokens else 0
-            return untrained.with_model(
+            return untrained._with_new_model(
+                lake,
                 new_model(
                     self.scale,
                     codebook.levels,
@@ -295,17 +313,19 @@ class Generative:
                     self.seed,
                     circumstances.token_count,
                     items,
-                )
+                ),
             )
         model, words = load_base(Path(self.base))
         described = Described.of(lake.items, codebook.index)
-        return replace(
-            untrained,
-            model=with_tokens(
-                model, words, codebook, described, self.seed, circumstances.token_count
-            ),
-            words=words,
-        )
+        model = with_tokens(model, words, codebook, described, self.seed, circumstances.token_count)
+        return replace(untrained._with_new_model(lake, model), words=words)
+
+    def _with_new_model(self, lake: Lake, model: PreTrainedModel) -> Self:
+        """The policy with untrained weights, and what reads the users of `lake` where it should."""
+        if not self.reads_users:
+            return self.with_model(model)
+        width = weight_of(model.get_input_embeddings()).shape[1]
+        return replace(self.with_model(model), known_users=KnownUsers.of(lake, width))
 
     def train(
         self,
@@ -450,7 +470,7 @@ class Generative:
                 contexts, offsets, recent, self.ask
             )
             leaves = leaves[recent]
-        return encode(
+        prompts = encode(
             decoder.trie,
             offsets,
             leaves,
@@ -462,6 +482,10 @@ class Generative:
             circumstance_tokens,
             decoder.item_token_I,
         )
+        if self.known_users is None:
+            return prompts
+        known = contexts.frame.select("user_vector", "user_id")
+        return replace(prompts, users=self.known_users.read(*known))
 
     def allowed(self, contexts: Contexts) -> Allowed:
         """The items that each context may be shown: those that are available and not excluded."""
@@ -479,13 +503,17 @@ class Generative:
             codebook.trie,
             decoder.vocabulary,
             item_token_I=decoder.item_token_I,
+            user_map=copy.deepcopy(decoder.user_map),
         )
 
     def settled(self, trained: Decoder) -> Self:
         """The policy with the weights of a trained `learner`."""
-        return self.with_model(
+        settled = self.with_model(
             trained.model if self.words is None else merged(self.decoder, trained)
         )
+        if self.known_users is None or trained.user_map is None:
+            return settled
+        return replace(settled, known_users=self.known_users.with_map(trained.user_map))
 
     def rewarded(
         self,
@@ -518,8 +546,13 @@ class Generative:
         it encodes by PyTorch again.
 
         Raises:
-            ConfigError: OpenVINO is not installed.
+            ConfigError: OpenVINO is not installed, or the policy reads users, which the compiled
+                model cannot.
         """
+        if self.known_users is not None:
+            raise ConfigError(
+                "compiled: a policy with knows=('users',) is encoded by PyTorch; serve it as it is"
+            )
         return replace(self, encoder=Compiled(self.decoder.model))
 
     def save(self, folder: Path) -> None:
@@ -541,12 +574,14 @@ class Generative:
                 "item_tokens": self.item_tokens,
                 "rule": self.rule,
                 "also_under": self.also_under,
+                "knows": list(self.knows),
             },
             codebook=codebook,
             model=decoder.model,
             words=self.words,
             circumstances=self.circumstances,
             items_with_token=self.items_with_token,
+            known_users=self.known_users,
             curve=self.curve,
             alarms=self.alarms,
         ).save(folder)
@@ -568,6 +603,7 @@ class Generative:
             model=parts.model,
             words=parts.words,
             items_with_token=parts.items_with_token,
+            known_users=parts.known_users,
             curve=parts.curve,
             alarms=parts.alarms,
         )
@@ -591,6 +627,7 @@ class Generative:
             self._vocabulary(self.model, self.codebook),
             item_token_I=self._item_token_I,
             compiled=self.encoder,
+            user_map=None if self.known_users is None else self.known_users.map,
         )
         return decoder, self.codebook
 

@@ -86,6 +86,15 @@ class EarlyReward(Protocol):
         ...
 
 
+@runtime_checkable
+class ValuesItems(Protocol):
+    """Protocol of early rewards that know the value of showing the whole catalogue at once."""
+
+    def item_value(self, contexts: Contexts, items: pl.Series, lake: Lake) -> Belief:
+        """The value of showing each of these items alone in the first slot, [N, I]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Learnt:
     """The mature entries that a model learnt its prior from.

@@ -19,7 +19,7 @@ from longplay.codes.vectors import WordSpace
 from longplay.decisions import Contexts
 from longplay.index import ItemIndex
 from longplay.lake.daily import DAY_US
-from longplay.lake.known import as_matrix, item_vectors, user_vectors
+from longplay.lake.known import Scaling, as_matrix, item_vectors, user_vectors
 from longplay.lake.lake import Lake
 from longplay.lake.schema import TIME
 from longplay.past import Past
@@ -34,29 +34,6 @@ FEATURES = ("position", *REPETITION)
 ABOVE = ("creator above", "likeness above", "plays above")
 PLACES = 20  # of a surface that are told apart; later ones are like the last
 SLATES = 2_000  # compared slot by slot at a time: bounds memory
-
-
-@dataclass(frozen=True, eq=False)
-class Scaling:
-    """Columns made to have mean 0 and mean square 1; rows that are not known become 0, the mean."""
-
-    mean_C: Float
-    scale_C: Float
-
-    @classmethod
-    def of(cls, x_LC: Float) -> Scaling:
-        """The scaling of these columns; NaN is not known."""
-        if not len(x_LC) or not x_LC.shape[1] or np.isnan(x_LC).all():
-            return cls(np.zeros(x_LC.shape[1]), np.ones(x_LC.shape[1]))
-        mean_C = np.nanmean(x_LC, axis=0)
-        return cls(mean_C, np.maximum(np.sqrt(np.nanmean((x_LC - mean_C) ** 2, axis=0)), 1e-9))
-
-    def scaled(self, x_LC: Float) -> Float:
-        """These columns in the scale, [L, C]; rows with NaN become 0."""
-        width = len(self.mean_C)
-        if x_LC.shape[1] != width:  # nothing is known any more
-            return np.zeros((len(x_LC), width))
-        return np.nan_to_num((x_LC - self.mean_C) / self.scale_C)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from longplay.arrays import Float, Int
 from longplay.chance import keyed_uniform
 from longplay.codes.vectors import WordSpace
 from longplay.errors import ConfigError
-from longplay.lake.known import item_vectors, user_vectors
+from longplay.lake.known import Scaling, item_vectors, user_vectors
 from longplay.lake.lake import Lake
 from longplay.rewards.effects import Effects, Group, fit_effects
 from longplay.rewards.entry_chance import (
@@ -31,7 +31,6 @@ from longplay.rewards.entry_chance import (
     EntryChance,
     ItemContent,
     ItemFacts,
-    Scaling,
     TasteLog,
     above_features,
     log_features,

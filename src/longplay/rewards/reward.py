@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +17,7 @@ from longplay.decisions import Contexts
 from longplay.display import facts_html
 from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
-from longplay.rewards.early import EarlyReward
+from longplay.rewards.early import EarlyReward, ValuesItems
 from longplay.rewards.guardrails import Guarded, check_guardrails, guard_key
 from longplay.signals.signal import Signal
 
@@ -134,6 +134,34 @@ class Reward:
         ]
         return combine(parts)
 
+    def combined_items(
+        self,
+        early: EarlyReward | Mapping[Signal, EarlyReward],
+        contexts: Contexts,
+        items: pl.Series,
+        lake: Lake,
+    ) -> Belief:
+        """The weighted sum of the signals' values of showing each item alone in the first slot,
+        [N, I]; see `combined`.
+
+        Args:
+            early: the model of the one signal, or one model per signal.
+            contexts: N of them.
+            items: I item ids.
+            lake: the past, as of which items are familiar.
+
+        Raises:
+            ConfigError: an objective without a model, or a model of another signal.
+        """
+        models = _models(early, self.objectives, "objective")
+        return combine(
+            [
+                (weight, _item_value(models[signal], contexts, items, lake))
+                for signal, weight in self.objectives.items()
+                if weight
+            ]
+        )
+
     def guarded(
         self, early: EarlyReward | Mapping[Signal, EarlyReward]
     ) -> dict[Signal, EarlyReward]:
@@ -201,6 +229,23 @@ def _models(
             f"fitted model}}, one per {role}"
         )
     return {signal: by_version[signal.version] for signal in wanted}
+
+
+def _item_value(early: EarlyReward, contexts: Contexts, items: pl.Series, lake: Lake) -> Belief:
+    """The value of showing each item alone in the first slot, [N, I]: of all at once where the early
+    reward can, else of a slate for each pair."""
+    if isinstance(early, ValuesItems):
+        return early.item_value(contexts, items, lake)
+    shape = len(contexts), len(items)
+    row = np.repeat(np.arange(shape[0]), shape[1])
+    alone = items.cast(pl.String).to_frame("item").select(pl.concat_list("item")).to_series()
+    slates = pl.concat([alone] * shape[0]) if shape[0] else alone.clear()
+    belief = early.value(contexts.take(row).with_slots(1), slates, lake)
+    reshaped = {
+        name: np.broadcast_to(getattr(belief, name), belief.mean.shape).reshape(shape)
+        for name in ("mean", "std", "spread", "minimum", "maximum")
+    }
+    return replace(belief, **reshaped, keys=None)
 
 
 def combine(parts: list[tuple[float, Belief]]) -> Belief:

@@ -19,10 +19,9 @@ from longplay.arrays import Bool, Float, Int
 from longplay.chance import keyed_uniform
 from longplay.decisions import Contexts
 from longplay.index import ItemIndex
-from longplay.lake.known import as_matrix, item_vectors, user_vectors
+from longplay.lake.known import Scaling, as_matrix, item_vectors, user_vectors
 from longplay.lake.lake import Lake
 from longplay.rewards.early import sum_by
-from longplay.rewards.entry_chance import Scaling
 from longplay.rewards.familiar import LakeIndex
 from longplay.rewards.progressive import by_key
 from longplay.rewards.ridge_regression import FOLDS, Forms, RidgeFit, designs, states

@@ -134,6 +134,19 @@ def load_model(folder: Path) -> PreTrainedModel:
     ).eval()
 
 
+@dataclass(frozen=True)
+class CodeLaw:
+    """Laws of the next code at some nodes of one level.
+
+    Attributes:
+        node: the nodes, [N, M]; [N, 1] at the root.
+        log_p: log-probabilities of the K codes below each, [N, M, K]; -inf where none is allowed.
+    """
+
+    node: Int
+    log_p: Tensor
+
+
 class Decoder:
     """Constrained next-code distributions of a causal LM, with the prompt encoded once for all
     completions.
@@ -148,6 +161,7 @@ class Decoder:
             (`compiled.Compiled`).
         item_token_I: the token that stands for each leaf's last code, read and said in its place;
             default that code.
+        user_map: what reads users (`known_users.KnownUsers.map`); null where nothing does.
         tokens_read: how many tokens it has been given with gradients on: the pace of a training.
     """
 
@@ -159,6 +173,7 @@ class Decoder:
         rows: nn.Parameter | None = None,
         item_token_I: Int | None = None,
         compiled: Compiled | None = None,
+        user_map: nn.Linear | None = None,
     ) -> None:
         self.model = model
         self.trie = trie
@@ -166,14 +181,17 @@ class Decoder:
         self.rows = rows
         self.item_token_I = item_token_I
         self.compiled = compiled
+        self.user_map = user_map
         self.tokens_read = 0
 
     def trainable(self) -> list[nn.Parameter]:
         """The parameters that training changes: all weights that require a gradient, tied ones
-        once, and `rows`."""
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad] + (
-            [] if self.rows is None else [self.rows]
-        )
+        once, `rows` and the map of users."""
+        return [
+            *(parameter for parameter in self.model.parameters() if parameter.requires_grad),
+            *([] if self.rows is None else [self.rows]),
+            *([] if self.user_map is None else self.user_map.parameters()),
+        ]
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -198,17 +216,27 @@ class Decoder:
         if self.compiled is not None and torch.is_inference_mode_enabled():
             last = self.compiled(tokens, position, cache, count - 1)
         else:
-            last = self._hidden(tokens, None, position, cache, count - 1)[:, 0]
+            last = self._hidden(tokens, None, position, cache, count - 1, prompts.users)[:, 0]
         return Encoded(self, prompts, cache, last, count)
 
     def log_prob(self, prompts: Prompts, leaves: Tensor | Int) -> Tensor:
-        """log pi(item | prompt) of `leaves[N, M]`, shape [N, M], float64, differentiable.
+        """log pi(item | prompt) of `leaves[N, M]`, shape [N, M], float64, differentiable; -inf for
+        items that are not allowed. See `code_laws` for its cost."""
+        leaves_NM = np.asarray(leaves)
+        codes = torch.from_numpy(self.trie.codes[leaves_NM])
+        total = torch.zeros(leaves_NM.shape, dtype=torch.float64)
+        for level, law in enumerate(self.code_laws(prompts, leaves_NM)):
+            log_p = law.log_p.expand(*leaves_NM.shape, self.trie.width)
+            total = total + log_p.gather(2, codes[:, :, level, None])[..., 0]
+        return total
+
+    def code_laws(self, prompts: Prompts, leaves_NM: Int) -> list[CodeLaw]:
+        """The law of the next code at every prefix of `leaves_NM`, one per level, differentiable.
 
         One forward pass over prompt + M x (L - 1) tokens per context, M x (L - 2) of whole items:
-        completions see the prompt and themselves, not each other. Items that are not allowed have
-        -inf.
+        completions see the prompt and themselves, not each other. The root, which all share, has
+        one place: its law is [N, 1, K], those of the other levels are [N, M, K].
         """
-        leaves_NM = np.asarray(leaves)
         n, m = leaves_NM.shape
         trie = self.trie
         levels = trie.levels
@@ -223,11 +251,12 @@ class Decoder:
         position = torch.cat(
             [prompt_position, (prompt_position[:, -1:] + 1 + torch.arange(inner).repeat(m))], dim=1
         )
-        hidden = self._hidden(tokens, _packed_mask(prompts.real, m, inner), position, None)
+        mask = _packed_mask(prompts.real, m, inner)
+        hidden = self._hidden(tokens, mask, position, None, users=prompts.users)
         at_prompt = hidden[:, length - 1 : length]
         at_completion = hidden[:, length:].unflatten(1, (m, inner))
         context = np.broadcast_to(np.arange(n)[:, None], (n, m))
-        total = torch.zeros((n, m), dtype=torch.float64)
+        laws = []
         for level in range(levels):
             if level == 0:
                 state = at_prompt
@@ -246,9 +275,8 @@ class Decoder:
                 mask,
                 prompts.temperature[:, None],
             )
-            picked = torch.from_numpy(codes[:, :, level])[..., None]
-            total = total + log_p.expand(n, m, trie.width).gather(2, picked)[..., 0]
-        return total
+            laws.append(CodeLaw(node, log_p))
+        return laws
 
     def sequence_log_prob(
         self, windows: Windows, allowed: Allowed, texts: Texts | None = None
@@ -405,18 +433,20 @@ class Decoder:
         position: Tensor,
         cache: DynamicCache | None,
         at: Tensor | None = None,
+        users: Tensor | None = None,
     ) -> Tensor:
         """Hidden states [N, T, H] of `tokens[N, T]`; with `at[N]`, of one token per row, [N, 1, H].
-        Keys and values of all tokens are added to the cache."""
+        Keys and values of all tokens are added to the cache. `users[N, K]` are read with the first
+        token of a history."""
         body: Any = self.model.base_model
         if torch.is_grad_enabled():
             self.tokens_read += tokens.numel()
         if torch.is_inference_mode_enabled() and passable(body):
-            return states_of(body, self._embedded(tokens), mask, position, cache, at)
-        if self.rows is None:
+            return states_of(body, self._embedded(tokens, users), mask, position, cache, at)
+        if self.rows is None and users is None:
             inputs = {"input_ids": tokens}
         else:
-            inputs = {"inputs_embeds": self._embedded(tokens)}
+            inputs = {"inputs_embeds": self._embedded(tokens, users)}
         with inference_kernels(tokens.numel()):
             out = body(
                 **inputs,
@@ -428,17 +458,23 @@ class Decoder:
         hidden = out.last_hidden_state
         return hidden if at is None else hidden[torch.arange(len(tokens)), at][:, None]
 
-    def _embedded(self, tokens: Tensor) -> Tensor:
+    def _embedded(self, tokens: Tensor, users: Tensor | None) -> Tensor:
         """Embeddings [N, T, H] of tokens: those of the model, and `rows` for tokens beyond the
-        base's words where these are trained separately."""
+        base's words where these are trained separately. What is known of a user is added to the
+        token that begins the history."""
         embed = self.model.get_input_embeddings()
         if self.rows is None:
-            return embed(tokens)
-        row = tokens - self.vocabulary.words
-        words = embed(torch.clamp(tokens, max=self.vocabulary.words - 1))
-        return torch.where(
-            (row >= 0)[..., None], self.rows[torch.clamp(row, min=0)].to(words.dtype), words
-        )
+            embedded = embed(tokens)
+        else:
+            row = tokens - self.vocabulary.words
+            words = embed(torch.clamp(tokens, max=self.vocabulary.words - 1))
+            embedded = torch.where(
+                (row >= 0)[..., None], self.rows[torch.clamp(row, min=0)].to(words.dtype), words
+            )
+        if users is None or self.user_map is None:
+            return embedded
+        begins = (tokens == self.vocabulary.bos)[..., None]
+        return embedded + begins * self.user_map(users)[:, None].to(embedded.dtype)
 
 
 @dataclass

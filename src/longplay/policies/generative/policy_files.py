@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from longplay.codes import Codebook
@@ -18,11 +19,13 @@ from longplay.errors import DataError, LongplayError
 from longplay.files import changed_file, digests_of, make_folder, sync_tree, write_file
 from longplay.policies.generative.circumstances import Circumstances
 from longplay.policies.generative.decoder import Size, load_model, save_model
+from longplay.policies.generative.known_users import KnownUsers
 from longplay.policies.generative.texts import Words
 
 SETTINGS = "policy.json"
 CODES = "codes.parquet"
 ITEMS_WITH_TOKEN = "items_with_token.parquet"
+KNOWN_USERS = "known_users.safetensors"
 SETTING_NAMES = frozenset(
     {
         "seed",
@@ -38,6 +41,7 @@ SETTING_NAMES = frozenset(
         "item_tokens",
         "rule",
         "also_under",
+        "knows",
     }
 )
 # names in files that were written before these were called so
@@ -58,6 +62,7 @@ class PolicyParts:
         words: the base's tokenizer and titles; null without a base.
         circumstances: what is read beside items.
         items_with_token: items that have a token of their own; null where none has.
+        known_users: what reads users; null where nothing does.
         curve: figures of its training, step by step.
         alarms: what fell far behind the start, in words.
     """
@@ -69,6 +74,7 @@ class PolicyParts:
     words: Words | None
     circumstances: Circumstances
     items_with_token: pl.Series | None
+    known_users: KnownUsers | None
     curve: tuple[dict[str, float], ...]
     alarms: tuple[str, ...]
 
@@ -86,6 +92,8 @@ class PolicyParts:
         self.codebook.save(folder / CODES)
         if self.items_with_token is not None:
             self.items_with_token.to_frame("item_id").write_parquet(folder / ITEMS_WITH_TOKEN)
+        if self.known_users is not None:
+            save_file(self.known_users.tensors(), folder / KNOWN_USERS)
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
         sync_tree(folder)
         settings = {
@@ -127,6 +135,7 @@ class PolicyParts:
         curve = current_figures(settings.pop("curve"))
         scale = settings.pop("scale")
         alarms = tuple(settings.pop("alarms", ()))
+        settings["knows"] = tuple(settings.get("knows", ()))
         reads = settings.pop("reads")
         if unknown := sorted(settings.keys() - SETTING_NAMES):
             raise _damaged(folder, f"{folder / SETTINGS}: {unknown[0]} is unknown")
@@ -138,6 +147,7 @@ class PolicyParts:
             words=Words.load(folder) if settings["base"] else None,
             circumstances=Circumstances(**{name: tuple(reads[name]) for name in reads}),
             items_with_token=_items_with_token(folder) if settings["item_tokens"] else None,
+            known_users=_known_users(folder) if settings.get("knows") else None,
             curve=tuple(curve),
             alarms=alarms,
         )
@@ -150,6 +160,10 @@ def current_figures(curve: Iterable[Mapping[str, float]]) -> list[dict[str, floa
     [{'step': 50, 'validation': 2.5}]
     """
     return [{OLDER_FIGURES.get(name, name): value for name, value in row.items()} for row in curve]
+
+
+def _known_users(folder: Path) -> KnownUsers:
+    return KnownUsers.from_tensors(load_file(folder / KNOWN_USERS))
 
 
 def _items_with_token(folder: Path) -> pl.Series:

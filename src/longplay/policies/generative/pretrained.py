@@ -99,7 +99,8 @@ def adapted(decoder: Decoder, seed: int) -> Decoder:
         torch.manual_seed(seed)
         wrapped = _with_lora(model)
     inside: Any = wrapped.get_base_model()
-    return Decoder(inside, decoder.trie, decoder.vocabulary, rows)
+    user_map = copy.deepcopy(decoder.user_map)
+    return Decoder(inside, decoder.trie, decoder.vocabulary, rows, user_map=user_map)
 
 
 def merged(decoder: Decoder, tuned: Decoder) -> PreTrainedModel:

@@ -25,12 +25,14 @@ class Prompts:
         real: which tokens are no padding, [N, T].
         temperature: of the softmax over codes, [N], above 0.
         allowed: what each context may be shown.
+        users: what is known of the users, [N, K]; null where the model does not read it.
     """
 
     tokens: Tensor
     real: Tensor
     temperature: Tensor
     allowed: Allowed
+    users: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -43,6 +45,7 @@ class Prompts:
             self.real[part],
             self.temperature[part],
             self.allowed.between(start, stop),
+            None if self.users is None else self.users[part],
         )
 
 

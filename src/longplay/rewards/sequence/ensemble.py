@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from longplay.arrays import Float, Int
+from longplay.lake.known import Scaling
 from longplay.rewards.early import prefix_hits
-from longplay.rewards.entry_chance import Scaling
 from longplay.rewards.sequence.daily_hazard import DailyHazard
 from longplay.rewards.sequence.event_tokens import EarlierEvents, Vocabulary, moment_features
 from longplay.rewards.sequence.network import (

@@ -10,8 +10,9 @@ import polars as pl
 
 from longplay.arrays import Float
 from longplay.chance import keyed_uniform
+from longplay.lake.known import Scaling
 from longplay.lake.lake import Lake
-from longplay.rewards.entry_chance import Scaling, known_users
+from longplay.rewards.entry_chance import known_users
 from longplay.rewards.particulars import Catalogue
 from longplay.rewards.particulars_fit import TEXT_DIMS
 from longplay.rewards.personal import PersonalReward
