@@ -3,6 +3,9 @@ loss."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -61,21 +64,60 @@ def leave_one_out(value: Tensor) -> Tensor:
     return (value - value.mean(dim=1, keepdim=True)) * groups / (groups - 1)
 
 
-def policy_loss(slot_log_prob: Tensor, reward: Tensor, reference: Tensor, kl: float) -> Tensor:
-    """The loss whose gradient is minus that of E[sum of rewards] - kl * KL(policy || reference),
-    estimated without bias.
+def policy_loss(slot_log_prob: Tensor, reward: Tensor) -> Tensor:
+    """The loss whose gradient is minus that of E[sum of rewards], estimated without bias.
 
     Args:
         slot_log_prob: log-probabilities of the drawn slots under the policy, [N, G, S], with
             gradient.
         reward: reward of each slot, [N, G, S].
-        reference: log-probabilities under the start, [N, G, S].
-        kl: weight of the divergence between slate laws, in the unit of the reward.
 
-    The divergence enters as a reward, -kl * (log p - log p_ref) per slot, so that its gradient is
-    exact too. A slot is credited with what comes from it on; the baseline is the others of the
-    group.
+    A slot is credited with what comes from it on; the baseline is the others of the group.
     """
-    penalised = reward - kl * (slot_log_prob.detach() - reference)
-    advantage = leave_one_out(reward_to_go(penalised))
+    advantage = leave_one_out(reward_to_go(reward))
     return -(advantage * slot_log_prob).sum(dim=-1).mean()
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(policy || start) of the law of one item, from items that the policy drew.
+
+    Attributes:
+        per_draw: its estimate from each drawn item, [N, G], nats: the sum over levels of the exact
+            divergence of the next code, given the codes before it.
+        loss: scalar whose gradient is that of its mean, without bias.
+    """
+
+    per_draw: Tensor
+    loss: Tensor
+
+
+def divergence(
+    policy_log_p: Sequence[Tensor], start_log_p: Sequence[Tensor], codes: Tensor
+) -> Divergence:
+    """The divergence of a law of items from the start's, code by code.
+
+    At every prefix of a drawn item the divergence of all codes is summed exactly, so that it is 0
+    where the laws are equal, whatever was drawn; the log-ratio of the drawn code alone would be as
+    noisy there as anywhere. A prefix is drawn by the policy, so it carries the divergence below it
+    as a cost: the score function times what comes after, less the mean of the group's others.
+
+    Args:
+        policy_log_p: per level, log-probabilities of the next code, [N, G, K], -inf where not
+            allowed, with gradient.
+        start_log_p: the same under the start.
+        codes: the drawn items' codes, [N, G, L], integers.
+    """
+    at_level = []
+    drawn_log_p = []
+    for level, (log_p, log_start) in enumerate(zip(policy_log_p, start_log_p, strict=True)):
+        # a code without probability under either adds nothing
+        is_possible = torch.isfinite(log_p)
+        ratio = torch.where(is_possible, log_p, 0.0) - torch.where(is_possible, log_start, 0.0)
+        at_level.append((torch.where(is_possible, log_p, -torch.inf).exp() * ratio).sum(dim=-1))
+        drawn_log_p.append(log_p.gather(-1, codes[..., level, None])[..., 0])
+    kl_NGL = torch.stack(at_level, dim=-1)
+    below_NGL = reward_to_go(kl_NGL.detach()) - kl_NGL.detach()
+    score = leave_one_out(below_NGL) * torch.stack(drawn_log_p, dim=-1)
+    per_draw = kl_NGL.sum(dim=-1)
+    return Divergence(per_draw.detach(), (per_draw + score.sum(dim=-1)).mean())

@@ -3,7 +3,6 @@ near the start."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,10 @@ import torch
 
 from longplay.decisions import context_chance
 from longplay.lake.lake import Lake
-from longplay.learning.loss import policy_loss, slate_log_prob
+from longplay.learning.loss import divergence, policy_loss, slate_log_prob
 from longplay.learning.rollout import ROUNDING, EarlyRewards, slot_rewards
-from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, train
+from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, Weights, train
+from longplay.policies.generative.decoder import sum_of_codes
 from longplay.policies.generative.search import beam_slates
 from longplay.progress import Progress, reporting
 from longplay.rewards import Reward
@@ -28,6 +28,7 @@ def reinforce(
     steps: int = 200,
     seed: int = 0,
     kl: float = 0.2,
+    nats: float | None = None,
     lr: float = 1e-3,
     contexts: int = 32,
     group: int = 8,
@@ -64,6 +65,8 @@ def reinforce(
             constant added to the reward changes nothing. Where beliefs are noisy, or the reward
             says nothing of the chance of an entry (`association`), more is better: on the retail
             log 3.5.
+        nats: the divergence to end at, instead of a weight: `kl` is then the weight to begin with,
+            and follows. For comparisons: two rewards under one weight end at different divergences.
         lr: AdamW's rate; 0 changes nothing.
         contexts: per step.
         group: per step.
@@ -104,6 +107,7 @@ def reinforce(
         steps=steps,
         lr=lr,
         kl=kl,
+        nats=nats,
         contexts=contexts,
         group=group,
     )
@@ -111,8 +115,8 @@ def reinforce(
     def prepare(learner: Learner) -> StepOf:
         # without dropout, slates are drawn from the same distribution that is trained
         learner.decoder.model.eval()
-        return lambda number, multiplier: _step(
-            task, learner, number, multiplier, contexts=contexts, group=group, kl=kl
+        return lambda number, weights: _step(
+            task, learner, number, weights, contexts=contexts, group=group
         )
 
     with reporting("reinforce", "steps", progress) as tell:
@@ -123,11 +127,10 @@ def _step(
     task: Task[P],
     learner: Learner,
     number: int,
-    multiplier: Mapping[str, float],
+    weights: Weights,
     *,
     contexts: int,
     group: int,
-    kl: float,
 ) -> Step:
     """Draw slates, compute their rewards, and return the loss that makes better slates more
     probable."""
@@ -149,21 +152,33 @@ def _step(
         of_start = beam_slates(start, prompts, groups=group, slots=slots, chance=chance).leaves
         credits = learner.guardrails.step(chosen, leaves, of_start)
         for label, (credit, share) in credits.items():
-            paid = paid + multiplier[label] * credit
+            paid = paid + weights.multiplier[label] * credit
             shares[label] = share
     flat = leaves.reshape(count, group * slots)
+    codes = torch.from_numpy(tuned.trie.codes[flat])
+    law = [of_level.log_p for of_level in tuned.code_laws(prompts, flat)]
     with torch.no_grad():
-        reference = slate_log_prob(start.log_prob(prompts, flat).reshape(leaves.shape))
-    log_p = slate_log_prob(tuned.log_prob(prompts, flat).reshape(leaves.shape))
-    ratio = (log_p.detach() - reference).numpy().mean(axis=2)
+        start_law = [of_level.log_p for of_level in start.code_laws(prompts, flat)]
+    slot_log_prob = slate_log_prob(sum_of_codes(law, codes).reshape(leaves.shape))
+    # the first slot of a slate is drawn from the law of one item
+    first = slice(None, None, slots)
+    shape = count, group * slots, tuned.trie.width
+    moved = divergence(
+        [log_p.expand(shape)[:, first] for log_p in law],
+        [log_p.expand(shape)[:, first] for log_p in start_law],
+        codes[:, first],
+    )
+    loss = policy_loss(slot_log_prob, torch.from_numpy(paid)) + weights.kl * slots * moved.loss
+    nats = float(moved.per_draw.mean())
     is_equal = np.ptp(value, axis=1) <= ROUNDING * np.abs(value).max()
     return Step(
-        policy_loss(log_p, torch.from_numpy(paid), reference, kl),
+        loss,
         {
             "reward": float(value.mean()),
-            "kl": float(ratio.mean()),
-            "kl_p95": float(np.quantile(ratio.mean(axis=1), 0.95)),
+            "kl": nats,
+            "kl_p95": float(np.quantile(moved.per_draw.mean(dim=1).numpy(), 0.95)),
             "zero_advantage": float(is_equal.all(axis=1).mean()),
         },
         shares,
+        nats,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,16 @@ from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
 from longplay.learning.rollout import EarlyRewards, finite, in_parts
 from longplay.learning.trainable import Trainable
-from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, train
+from longplay.learning.trainer import (
+    Learner,
+    P,
+    Recipe,
+    Step,
+    StepOf,
+    Task,
+    Weights,
+    train,
+)
 from longplay.learning.visits import Visits, visits_from_log
 from longplay.policies.generative.decoder import Decoder
 from longplay.policies.training.descent import SAVE_EVERY, warmed_cosine
@@ -98,7 +106,7 @@ def reward_weighted(
         weight /= weight.mean()
         count = min(contexts * group, len(visits.contexts))
 
-        def step(number: int, multiplier: Mapping[str, float]) -> Step:
+        def step(number: int, weights: Weights) -> Step:
             rng = np.random.default_rng([seed, number])
             rows = rng.choice(len(visits.contexts), size=count, replace=False)
             loss = _loss(learner.decoder, policy, visits, weight, rows, rng)

@@ -6,7 +6,6 @@ a moment has its value, so that the whole order is taught.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from longplay.decisions import Contexts
 from longplay.lake.lake import Lake
 from longplay.learning.rollout import EarlyRewards, finite
 from longplay.learning.trainable import Trainable
-from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, train
+from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, Weights, train
 from longplay.policies.generative.decoder import CodeLaw
 from longplay.policies.generative.search import item_log_probs
 from longplay.progress import Progress, reporting
@@ -35,6 +34,7 @@ def tilt(
     steps: int = 400,
     seed: int = 0,
     kl: float = 0.2,
+    nats: float | None = None,
     lr: float = 1e-3,
     contexts: int = 32,
     group: int = 8,
@@ -58,6 +58,8 @@ def tilt(
         steps: updates.
         seed: of moments and items.
         kl: weight of the divergence from the start, as in `reinforce`.
+        nats: the tilted law's divergence from the start to aim at, instead of a weight; see
+            `reinforce`.
         lr: AdamW's rate; 0 changes nothing.
         contexts: per step.
         group: items drawn per context.
@@ -80,6 +82,7 @@ def tilt(
         steps=steps,
         lr=lr,
         kl=kl,
+        nats=nats,
         contexts=contexts,
         group=group,
     )
@@ -87,11 +90,11 @@ def tilt(
     def prepare(learner: Learner) -> StepOf:
         learner.decoder.model.eval()
         count = min(contexts, len(task.moments))
-        scale = max(kl, 1e-6) * learner.unit
 
-        def step(number: int, multiplier: Mapping[str, float]) -> Step:
+        def step(number: int, weights: Weights) -> Step:
             rng = np.random.default_rng([seed, number])
             rows = rng.choice(len(task.moments), size=count, replace=False)
+            scale = max(weights.kl, 1e-6) * learner.unit
             return _step(task, learner, task.moments.take(rows), scale, group, rng)
 
         return step
@@ -117,13 +120,15 @@ def _step(
     loss, entropy = cross_entropy(learner.decoder.trie, laws, target_NI)
     law_NI = np.exp(target_NI)
     moved_N = np.where(law_NI > 0, law_NI * (target_NI - np.where(law_NI > 0, start_NI, 0)), 0)
+    nats = float(moved_N.sum(axis=1).mean())
     return Step(
         loss,
         {
             "reward": float((law_NI * value_NI).sum(axis=1).mean()),
             "gap": float(loss.detach()) - entropy,
-            "kl": float(moved_N.sum(axis=1).mean()),
+            "kl": nats,
         },
+        nats=nats,
     )
 
 

@@ -31,7 +31,13 @@ from longplay.rewards import Reward
 logger = logging.getLogger(__name__)
 P = TypeVar("P", bound=Trainable)
 LEAST = {"steps": 0, "kl": 0, "lr": 0, "contexts": 1, "group": 2, "slots": 1, "pool": 1, "limit": 1}
-KINDS = {"step": int, "curve": list, "unit": float, "guarded": dict}  # of the notes in a checkpoint
+KINDS = {
+    "step": int,
+    "curve": list,
+    "unit": float,
+    "guarded": dict,
+    "kl": float,
+}  # of the notes in a checkpoint
 MOST_NORM = 1.0  # gradients are clipped at this norm
 
 
@@ -51,6 +57,8 @@ class Task(Generic[P]):
         steps: of learning, at least 0.
         lr: learning rate; 0 changes nothing.
         settings: further numbers of the way, that a checkpoint must agree on.
+        kl: weight of the divergence from the start; the first one where `nats` is aimed at.
+        nats: divergence to aim at; null: the weight stays as it is.
     """
 
     policy: P
@@ -64,6 +72,8 @@ class Task(Generic[P]):
     steps: int
     lr: float
     settings: Mapping[str, float]
+    kl: float
+    nats: float | None = None
 
     @classmethod
     def of(
@@ -80,6 +90,8 @@ class Task(Generic[P]):
         seed: int,
         steps: int,
         lr: float,
+        kl: float = 0.0,
+        nats: float | None = None,
         **settings: float,
     ) -> Task[P]:
         """The task, after a check that its numbers are in range.
@@ -96,6 +108,8 @@ class Task(Generic[P]):
             seed: of the moments, too.
             steps: at least 0.
             lr: learning rate, at least 0.
+            kl: weight of the divergence, at least 0; above 0 where `nats` is given.
+            nats: divergence to aim at, above 0.
             settings: the other numbers of the way.
 
         Raises:
@@ -104,7 +118,12 @@ class Task(Generic[P]):
         """
         slots = policy.slate if slots is None else slots
         exclude = policy.exclude if exclude is None else exclude
-        check_ranges(way, steps=steps, lr=lr, **settings, slots=slots, pool=pool)
+        check_ranges(way, steps=steps, lr=lr, kl=kl, **settings, slots=slots, pool=pool)
+        if nats is not None and not (0 < nats < float("inf") and kl > 0):
+            raise ConfigError(
+                f"{way}: nats={nats}, kl={kl} given, expected a divergence above 0 to aim at, and a "
+                "weight above 0 to begin with"
+            )
         moments = contexts_from_log(
             lake,
             slots=slots,
@@ -129,6 +148,8 @@ class Task(Generic[P]):
             steps,
             lr,
             {**settings, "pool": pool},
+            kl,
+            nats,
         )
 
     def made_by(self) -> dict[str, object]:
@@ -139,6 +160,8 @@ class Task(Generic[P]):
             "steps": self.steps,
             "seed": self.seed,
             "lr": self.lr,
+            "kl": self.kl,
+            **({} if self.nats is None else {"nats": self.nats}),
             "slots": self.slots,
             "exclude": self.exclude,
             **self.settings,
@@ -168,15 +191,30 @@ class Step:
         loss: with gradient.
         figures: its columns of the curve.
         shares: per guardrail, the estimated share of the start's level on this step's slates.
+        nats: divergence from the start; needed where one is aimed at.
     """
 
     loss: Tensor
     figures: dict[str, float]
     shares: dict[str, float] = field(default_factory=dict)
+    nats: float = 0.0
 
 
-# a step of this number, with the multipliers of the guardrails
-StepOf = Callable[[int, Mapping[str, float]], Step]
+@dataclass(frozen=True)
+class Weights:
+    """What a step's reward is weighed against.
+
+    Attributes:
+        kl: of the divergence from the start, in units of the reward's spread.
+        multiplier: of each guardrail, by label.
+    """
+
+    kl: float
+    multiplier: Mapping[str, float]
+
+
+# a step of this number
+StepOf = Callable[[int, Weights], Step]
 
 
 def constant(step: int, steps: int) -> float:
@@ -251,7 +289,7 @@ def train(
         # the last weights that broke no guardrail
         held = nn.ParameterList([parameter.detach().clone() for parameter in now])
         saved = nn.ModuleDict({"now": now, "kept": held})
-    state = _State(guarded=rails.nothing_yet() if rails else {})
+    state = _State(guarded=rails.nothing_yet() if rails else {}, kl=task.kl)
     if checkpoint:
         notes = load_checkpoint(checkpoint, saved, [optimizer], made_by, KINDS)
         if notes:
@@ -264,12 +302,14 @@ def train(
     while state.step < steps:
         for group in optimizer.param_groups:
             group["lr"] = task.lr * recipe.rate(state.step, steps)
-        step = step_of(state.step, state.guarded.get("multiplier", {}))
+        step = step_of(state.step, Weights(state.kl, state.guarded.get("multiplier", {})))
         optimizer.zero_grad(set_to_none=True)
         step.loss.backward()
         torch.nn.utils.clip_grad_norm_(now, MOST_NORM)
         optimizer.step()
         state.step += 1
+        if task.nats is not None:
+            state.kl = followed(state.kl, step.nats, task.nats)
         pending.append(step.figures)
         row = {"step": state.step} | _means(pending)
         is_last = state.step == steps
@@ -308,12 +348,24 @@ class _State:
         curve: rows of the curve.
         unit: see `Learner.unit`.
         guarded: see `Guardrails.nothing_yet`; empty without guardrails.
+        kl: weight of the divergence now.
     """
 
     guarded: dict[str, Any]
+    kl: float
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     unit: float | None = None
+
+
+def followed(kl: float, nats: float, aim: float) -> float:
+    """The weight of the divergence after a step: up to a tenth more where the divergence is above
+    the aim, up to a tenth less where it is below (Ziegler et al. 2019, arXiv 1909.08593).
+
+    >>> followed(1.0, nats=3.0, aim=2.0), followed(1.0, nats=1.9, aim=2.0), followed(1.0, 2.0, 2.0)
+    (1.1, 0.975, 1.0)
+    """
+    return kl * (1 + 0.5 * float(np.clip(nats / aim - 1, -0.2, 0.2)))
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

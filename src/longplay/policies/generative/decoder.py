@@ -6,6 +6,7 @@ prefix, at the context's temperature, in sampling, training, logging and evaluat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,22 @@ class CodeLaw:
     log_p: Tensor
 
 
+def sum_of_codes(log_p: Sequence[Tensor], codes: Tensor) -> Tensor:
+    """Log-probabilities of items, [N, M]: the sum over levels of those of their codes.
+
+    Args:
+        log_p: per level, of all codes, [N, M, K] or [N, 1, K].
+        codes: of the items, [N, M, L].
+    """
+    shape = *codes.shape[:2], log_p[0].shape[-1]
+    return torch.stack(
+        [
+            of_level.expand(shape).gather(2, codes[:, :, level, None])[..., 0]
+            for level, of_level in enumerate(log_p)
+        ]
+    ).sum(dim=0)
+
+
 class Decoder:
     """Constrained next-code distributions of a causal LM, with the prompt encoded once for all
     completions.
@@ -223,12 +240,10 @@ class Decoder:
         """log pi(item | prompt) of `leaves[N, M]`, shape [N, M], float64, differentiable; -inf for
         items that are not allowed. See `code_laws` for its cost."""
         leaves_NM = np.asarray(leaves)
-        codes = torch.from_numpy(self.trie.codes[leaves_NM])
-        total = torch.zeros(leaves_NM.shape, dtype=torch.float64)
-        for level, law in enumerate(self.code_laws(prompts, leaves_NM)):
-            log_p = law.log_p.expand(*leaves_NM.shape, self.trie.width)
-            total = total + log_p.gather(2, codes[:, :, level, None])[..., 0]
-        return total
+        return sum_of_codes(
+            [law.log_p for law in self.code_laws(prompts, leaves_NM)],
+            torch.from_numpy(self.trie.codes[leaves_NM]),
+        )
 
     def code_laws(self, prompts: Prompts, leaves_NM: Int) -> list[CodeLaw]:
         """The law of the next code at every prefix of `leaves_NM`, one per level, differentiable.
