@@ -53,10 +53,9 @@ def weighted_classification(
     be the optimum under the penalty of `reinforce`, up to a constant of the moment. This logit, and
     weights by a belief instead of by what a user did, are choices of this library.
 
-    Slots count as often as the logger showed them: propensities are not read. A value says of an
-    item of a moment on which side of the mean it is, not how far it may move, so there is no
-    optimum in closed form: steps and rate decide how far it goes, and `kl` at which distance from
-    the start an example stops to matter.
+    Slots count as often as the logger showed them: propensities are not read. A label says on which
+    side of the start an item belongs, not how far from it, so there is no optimum in closed form,
+    and nothing pulls back a policy that has gone far: steps and rate matter more than elsewhere.
 
     Args:
         policy: a fitted `Generative`; it is left as it is.
@@ -66,9 +65,9 @@ def weighted_classification(
             what was asked for left out.
         steps: updates.
         seed: of slates and slots.
-        kl: scale of the logit; more keeps the policy nearer to the start. An example on the right
-            side stops to matter at log-ratios of a few times 1 / kl. 0: none does; examples pull
-            with their weight however far the policy is.
+        kl: scale of the logit; more keeps the policy nearer to the start, but weakly. An example on
+            its right side stops to matter at log-ratios of a few times 1 / kl. 0: none does;
+            examples pull with half their weight however far the policy is.
         lr: AdamW's rate; 0 changes nothing.
         contexts: per step, times `group`.
         group: see `contexts`; as many slates per step as `reinforce` draws.
