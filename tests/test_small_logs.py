@@ -99,6 +99,13 @@ def test_a_model_learns_from_a_small_log_or_says_why_not(small: Any) -> None:
         check(weighted.item_log_prob(contexts))
     except LongplayError as error:
         in_words(error)
+        return
+    for learn in (lp.preference_pairs, lp.off_policy_gradient, lp.weighted_classification):
+        try:
+            learned = learn(policy, lp.Reward({signal: 1.0}), early, lake, steps=2, slots=1)
+            check(learned.item_log_prob(contexts))
+        except LongplayError as error:
+            in_words(error)
 
 
 @pytest.mark.parametrize("weight_N", [np.zeros(0), np.zeros(2)])

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from longplay.experiments import Experiment
     from longplay.experiments.holdout import against_holdout
     from longplay.lake import Lake
+    from longplay.learning.classification import weighted_classification
+    from longplay.learning.off_policy import off_policy_gradient
+    from longplay.learning.preferences import preference_pairs
     from longplay.learning.reinforce import reinforce
     from longplay.learning.reward_weighted import reward_weighted
     from longplay.ope import doubly_robust, ips, snips
@@ -134,6 +137,9 @@ _WHERE = {
     # how it improves
     "reinforce": "learning.reinforce",
     "reward_weighted": "learning.reward_weighted",
+    "off_policy_gradient": "learning.off_policy",
+    "weighted_classification": "learning.classification",
+    "preference_pairs": "learning.preferences",
     # how good it is
     "Estimate": "estimate",
     "future_of": "signals.outcomes.future",

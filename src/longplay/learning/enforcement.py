@@ -19,7 +19,7 @@ import numpy as np
 
 from longplay.arrays import Float, Int
 from longplay.decisions import Contexts, context_chance
-from longplay.errors import DataError
+from longplay.errors import ConfigError, DataError
 from longplay.lake.lake import Lake
 from longplay.learning.rollout import (
     EarlyRewards,
@@ -39,6 +39,23 @@ SAMPLE = 256  # moments on which guardrails are measured
 DRAWS = 4  # independent draws of the sample's slates, averaged; a single draw errs by about 1%
 # of dual ascent: rise per step where the whole share is missing, in units of the reward's spread
 RATE = 0.5
+
+
+def refuse_guardrails(way: str, reward: Reward) -> None:
+    """Raise where a reward has guardrails, for ways of learning that enforce none.
+
+    Args:
+        way: what the error calls the way of learning.
+        reward: what slots are paid.
+
+    Raises:
+        ConfigError: it has some.
+    """
+    if reward.guardrails:
+        raise ConfigError(
+            f"{way}: {len(reward.guardrails)} guardrail(s) given, but it enforces none; use "
+            "reinforce, or give a reward without guardrails"
+        )
 
 
 class Guard(Protocol):

@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from longplay.errors import ConfigError
+from longplay.frames import as_lists
 from longplay.lake.lake import Lake
-from longplay.learning.rollout import EarlyRewards, finite, in_parts
+from longplay.learning.enforcement import refuse_guardrails
+from longplay.learning.ragged import drawn_places, values_of_lists
+from longplay.learning.rollout import EarlyRewards
 from longplay.learning.trainable import Trainable
 from longplay.learning.trainer import (
     Learner,
@@ -39,7 +41,6 @@ RECIPE = Recipe(
     alarms=False,
 )
 TARGETS = 8  # discoveries of a visit per step
-AT_ONCE = 50_000  # discoveries valued at once: bounds memory
 MOST = 10.0  # cap on reward / lambda above the least reward, so that no single discovery rules
 
 
@@ -74,12 +75,7 @@ def reward_weighted(
         ConfigError: a parameter out of range, or a reward with guardrails.
         DataError: no visit has a new item.
     """
-    if reward.guardrails:
-        raise ConfigError(
-            f"reward_weighted: {len(reward.guardrails)} guardrail(s) given, but it trains on "
-            "logged choices alone and enforces none; "
-            "use reinforce, or give a reward without guardrails"
-        )
+    refuse_guardrails("reward_weighted", reward)
     task = Task.of(
         "reward_weighted",
         policy,
@@ -123,17 +119,8 @@ def _values(
 ) -> NDArray[np.float64]:
     """The cautious value of showing each logged discovery. The discoveries of a visit are treated
     as one slate, so that a creator is discovered once in it."""
-    value = np.empty(len(visits.leaves))
-    count_N = np.diff(visits.offsets)
-    for count in np.unique(count_N):
-        for part in in_parts(visits.contexts, np.flatnonzero(count_N == count)):
-            for rows in np.array_split(part, 1 + len(part) * int(count) // AT_ONCE):
-                place_NS = visits.offsets[rows, None] + np.arange(count)
-                slates = policy.index.slates(visits.leaves[place_NS])
-                value[place_NS] = reward.combined(
-                    early, visits.contexts.take(rows), slates, lake
-                ).lower(reward.caution)
-    return finite(value, "reward_weighted")
+    lists = as_lists("slate", policy.index.ids.gather(visits.leaves), visits.offsets)
+    return values_of_lists(reward, early, lake, visits.contexts, lists, "reward_weighted")
 
 
 def _loss(
@@ -146,16 +133,10 @@ def _loss(
 ) -> Tensor:
     """Weighted mean negative log-probability of discoveries of the visits `rows`, under their
     exclusions."""
-    leaves = np.zeros((len(rows), TARGETS), dtype=np.int64)
-    share = np.zeros((len(rows), TARGETS))
-    for place, row in enumerate(rows):
-        start = visits.offsets[row]
-        stop = visits.offsets[row + 1]
-        chosen = start + rng.permutation(stop - start)[:TARGETS]
-        # every visit counts once, however many items were drawn: large baskets must not dominate
-        leaves[place, : len(chosen)] = visits.leaves[chosen]
-        share[place, : len(chosen)] = weight[chosen] / len(chosen)
-        leaves[place, len(chosen) :] = visits.leaves[chosen[0]]
+    place, is_there = drawn_places(visits.offsets, rows, TARGETS, rng)
+    leaves = visits.leaves[place]
+    # every visit counts once, however many items were drawn: large baskets must not dominate
+    share = np.where(is_there, weight[place], 0.0) / is_there.sum(axis=1, keepdims=True)
     log_p = decoder.log_prob(policy.prompts(visits.contexts.take(rows)), leaves)
     shares = torch.from_numpy(share)
     return -(log_p * shares).sum() / len(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from longplay.decisions import (
 )
 from longplay.errors import DataError
 from longplay.lake.lake import Lake
-from longplay.learning.rollout import in_parts
+from longplay.learning.ragged import may_show
 from longplay.learning.trainable import Trainable
 
 MOST_EXCLUDED = (
@@ -34,6 +35,20 @@ class Visits:
     contexts: Contexts
     offsets: NDArray[np.int64]
     leaves: NDArray[np.int64]
+
+
+def most_held(policy: Trainable, limit: int, drawn: Callable[[int], Contexts]) -> int:
+    """The most contexts, up to `limit`, whose exclusions can be held at once.
+
+    Args:
+        policy: its catalogue bounds the exclusions of a context.
+        limit: at least 1.
+        drawn: draws at most so many contexts. A few of them show how many exclusions there are.
+    """
+    if len(policy.index) * limit <= MOST_EXCLUDED:
+        return limit
+    each = drawn(min(limit, SAMPLED)).frame["exclusions"].list.len().mean()
+    return min(limit, max(int(MOST_EXCLUDED / max(float(each or 0.0), 1.0)), SAMPLED))  # type: ignore[arg-type]
 
 
 def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> Visits:
@@ -59,12 +74,7 @@ def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> 
             users=reads_users(policy),
         )
 
-    if (
-        len(policy.index) * limit > MOST_EXCLUDED
-    ):  # all exclusions may be too many to hold: a few visits show how many there are
-        each = drawn(min(limit, SAMPLED)).frame["exclusions"].list.len().mean()
-        limit = min(limit, max(int(MOST_EXCLUDED / max(float(each or 0.0), 1.0)), SAMPLED))  # type: ignore[arg-type]
-    contexts = drawn(limit)
+    contexts = drawn(most_held(policy, limit, drawn))
     day = pl.col("time").dt.date().alias("day")
     firsts = first_engagements(lake).select("user_id", "item_id", day, when="time")
     pairs = (
@@ -79,13 +89,7 @@ def visits_from_log(policy: Trainable, lake: Lake, *, limit: int, seed: int) -> 
     )
     row = pairs["row"].to_numpy().astype(np.int64)
     leaf = policy.index.rows(pairs["item_id"])
-    keep = np.zeros(len(row), dtype=bool)
-    for part in in_parts(contexts, np.arange(len(contexts))):
-        inside = slice(*np.searchsorted(row, [part[0], part[-1] + 1]))
-        allowed = policy.allowed(contexts.take(part))
-        keep[inside] = (leaf[inside] >= 0) & allowed.allows(
-            row[inside] - part[0], np.maximum(leaf[inside], 0)
-        )
+    keep = may_show(policy, contexts, row, leaf)
     if not keep.any():
         raise DataError(
             f"reward-weighted: none of {len(contexts):,} visits has a new item of the catalogue; "
