@@ -533,7 +533,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights_and_in_no_other_way(
     with pytest.raises(Stop):
         learned(way, policy, lake, steps=13, checkpoint=file, progress=stop_at(12))
     for other in set(WAYS) - {way}:
-        with pytest.raises(ConfigError, match=r"it was made with .*=None, this run has"):
+        with pytest.raises(ConfigError, match=r"it was made with way="):
             learned(other, policy, lake, steps=13, checkpoint=file)
     first: list[int] = []
     resumed = learned(

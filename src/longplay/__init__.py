@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from longplay.learning.preferences import preference_pairs
     from longplay.learning.reinforce import reinforce
     from longplay.learning.reward_weighted import reward_weighted
+    from longplay.learning.tilt import tilt
     from longplay.ope import doubly_robust, ips, snips
     from longplay.policies.generative_policy import Generative
     from longplay.policies.page import Page
@@ -136,6 +137,7 @@ _WHERE = {
     "Generative": "policies.generative_policy",
     # how it improves
     "reinforce": "learning.reinforce",
+    "tilt": "learning.tilt",
     "reward_weighted": "learning.reward_weighted",
     "off_policy_gradient": "learning.off_policy",
     "weighted_classification": "learning.classification",

@@ -3,7 +3,6 @@ worth less are pushed down."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ def weighted_classification(
     steps: int = 200,
     seed: int = 0,
     kl: float = 0.2,
+    nats: float | None = None,
     lr: float = 1e-3,
     contexts: int = 32,
     group: int = 8,
@@ -68,6 +68,7 @@ def weighted_classification(
         kl: scale of the logit; more keeps the policy nearer to the start, but weakly. An example on
             its right side stops to matter at log-ratios of a few times 1 / kl. 0: none does;
             examples pull with half their weight however far the policy is.
+        nats: divergence to end at, instead of a weight; see `reinforce`.
         lr: AdamW's rate; 0 changes nothing.
         contexts: per step, times `group`.
         group: see `contexts`; as many slates per step as `reinforce` draws.
@@ -104,12 +105,11 @@ def weighted_classification(
         steps=steps,
         lr=lr,
         kl=kl,
+        nats=nats,
         contexts=contexts,
         group=group,
         limit=limit,
     )
-    # so that a checkpoint of another way of learning is refused
-    task = replace(task, settings={**task.settings, way: 1.0})
 
     def prepare(learner: Learner) -> StepOf:
         # without dropout, the logit of every item is 0 at the start
@@ -117,8 +117,8 @@ def weighted_classification(
         exposures = Exposures.from_log(
             way, policy, reward, early, lake, exclude=task.exclude, limit=limit, seed=seed
         )
-        return lambda number, multiplier: _step(
-            task, learner, exposures, number, slates=contexts * group, kl=kl
+        return lambda number, weights: _step(
+            task, learner, exposures, number, slates=contexts * group, kl=weights.kl
         )
 
     with reporting(way, "steps", progress) as tell:

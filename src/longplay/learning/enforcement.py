@@ -33,12 +33,14 @@ from longplay.learning.variety import creator_of_leaves
 from longplay.policies.generative.decoder import Decoder
 from longplay.rewards import EarlyReward, Reward
 from longplay.rewards.guardrails import TopCreator
+from longplay.rewards.reward import item_value
 from longplay.signals import Signal
 
 SAMPLE = 256  # moments on which guardrails are measured
 DRAWS = 4  # independent draws of the sample's slates, averaged; a single draw errs by about 1%
 # of dual ascent: rise per step where the whole share is missing, in units of the reward's spread
 RATE = 0.5
+LEAST_FREQUENCY = 1e-6
 
 
 def refuse_guardrails(way: str, reward: Reward) -> None:
@@ -97,6 +99,11 @@ class Guard(Protocol):
         """
         ...
 
+    def items(self, contexts: Contexts, law_NI: Float, start: float) -> Float:
+        """Payment of every item where all of them are compared, [N, I], per unit of multiplier; with
+        the law under which items are shown now."""
+        ...
+
 
 class HigherIsBetter:
     """A guardrail on a metric of which more is better."""
@@ -134,6 +141,10 @@ class CoverageGuard(HigherIsBetter):
         """The surrogate in nats, and the number of different items relative to the start's."""
         return minus_log_frequency(leaves), len(np.unique(leaves)) / len(np.unique(of_start))
 
+    def items(self, contexts: Contexts, law_NI: Float, start: float) -> Float:
+        """The surrogate of the expected frequencies."""
+        return np.broadcast_to(minus_log(law_NI.mean(axis=0)), law_NI.shape)
+
 
 @dataclass(frozen=True)
 class CreatorGuard(HigherIsBetter):
@@ -161,6 +172,11 @@ class CreatorGuard(HigherIsBetter):
         return minus_log_frequency(self.creator_I[leaves]), self._beyond(leaves) / max(
             self._beyond(of_start), least
         )
+
+    def items(self, contexts: Contexts, law_NI: Float, start: float) -> Float:
+        """The surrogate of the creators' expected frequencies."""
+        by_creator = np.bincount(self.creator_I, law_NI.mean(axis=0)).astype(float)
+        return np.broadcast_to(minus_log(by_creator)[self.creator_I], law_NI.shape)
 
     def _beyond(self, leaves: Int) -> float:
         _, count = np.unique(self.creator_I[leaves], return_counts=True)
@@ -201,6 +217,12 @@ class SignalGuard:
             1 + credit.mean() - sign * self._value(contexts, of_start).mean() / start
         )
 
+    def items(self, contexts: Contexts, law_NI: Float, start: float) -> Float:
+        """Every item's value over the start's mean; signs are turned where lower is better."""
+        sign = -1 if self.early.signal.lower_is_better else 1
+        mean_NI = item_value(self.early, contexts, self.policy.index.ids, self.lake).mean
+        return sign * finite(mean_NI, f"guardrail {self.label}") / start
+
     def _value(self, contexts: Contexts, leaves: Int) -> Float:
         mean = self.early.value(*slates_of(self.policy, contexts, leaves), self.lake).mean
         return finite(mean.reshape(leaves.shape), f"guardrail {self.label}")
@@ -214,6 +236,11 @@ def minus_log_frequency(leaves: Int) -> Float:
     """
     _, inverse, count = np.unique(leaves, return_inverse=True, return_counts=True)
     return -np.log(count / leaves.size)[inverse].reshape(leaves.shape)
+
+
+def minus_log(frequency: Float) -> Float:
+    """Minus the natural log of frequencies; those below one in a million count as that."""
+    return -np.log(np.maximum(frequency, LEAST_FREQUENCY))
 
 
 @dataclass(frozen=True)
@@ -319,6 +346,15 @@ class Guardrails:
             guard.label: guard.step(contexts, leaves, of_start, self.start[guard.label])
             for guard in self.guards
         }
+
+    def items(self, contexts: Contexts, law_NI: Float, multiplier: Mapping[str, float]) -> Float:
+        """What every item is paid by all guardrails together, [N, I]. See `Guard.items`."""
+        paid_NI = np.zeros(law_NI.shape)
+        for guard in self.guards:
+            if multiplier[guard.label] > 0:
+                credit_NI = guard.items(contexts, law_NI, self.start[guard.label])
+                paid_NI += multiplier[guard.label] * credit_NI
+        return paid_NI
 
     def ascend(
         self, multiplier: Mapping[str, float], share: Mapping[str, float]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ def off_policy_gradient(
     steps: int = 200,
     seed: int = 0,
     kl: float = 0.2,
+    nats: float | None = None,
     lr: float = 1e-3,
     contexts: int = 32,
     group: int = 8,
@@ -64,6 +64,7 @@ def off_policy_gradient(
             KL(policy || start) of the item law, about that of a slate, so that the optimum is
             again start x exp(reward / (kl x spread)) while each item has a small probability.
             Estimated on logged slots with the capped weights.
+        nats: divergence to end at, instead of a weight; see `reinforce`.
         lr: AdamW's rate; 0 changes nothing.
         contexts: per step, times `group`.
         group: see `contexts`; as many slates per step as `reinforce` draws.
@@ -102,12 +103,11 @@ def off_policy_gradient(
         steps=steps,
         lr=lr,
         kl=kl,
+        nats=nats,
         contexts=contexts,
         group=group,
         limit=limit,
     )
-    # so that a checkpoint of another way of learning, or of another cap, is refused
-    task = replace(task, settings={**task.settings, f"{way}, cap": CAP})
 
     def prepare(learner: Learner) -> StepOf:
         # without dropout, the weights are those of the distribution that is trained
@@ -115,8 +115,8 @@ def off_policy_gradient(
         exposures = Exposures.from_log(
             way, policy, reward, early, lake, exclude=task.exclude, limit=limit, seed=seed
         )
-        return lambda number, multiplier: _step(
-            task, learner, exposures, number, slates=contexts * group, kl=kl
+        return lambda number, weights: _step(
+            task, learner, exposures, number, slates=contexts * group, kl=weights.kl
         )
 
     with reporting(way, "steps", progress) as tell:

@@ -30,6 +30,7 @@ def preference_pairs(
     steps: int = 200,
     seed: int = 0,
     kl: float = 0.2,
+    nats: float | None = None,
     lr: float = 1e-3,
     contexts: int = 32,
     group: int = 8,
@@ -61,6 +62,7 @@ def preference_pairs(
         kl: temperature of the preferences, in the unit of `reinforce`; more keeps the policy nearer
             to the start. 0: the better item is always preferred, and the policy goes as far as
             steps and rate let it.
+        nats: divergence to end at, instead of a weight; see `reinforce`.
         lr: AdamW's rate; 0 changes nothing.
         contexts: per step.
         group: per step.
@@ -96,19 +98,18 @@ def preference_pairs(
         steps=steps,
         lr=lr,
         kl=kl,
+        nats=nats,
         contexts=contexts,
         group=group,
     )
-    # so that a checkpoint of another way of learning is refused
-    task = replace(task, settings={**task.settings, way: 1.0})
     if task.slots < 2:
         task = replace(task, moments=enough_left(task.moments, policy, 2))
 
     def prepare(learner: Learner) -> StepOf:
         # without dropout, every log-ratio is 0 at the start
         learner.decoder.model.eval()
-        return lambda number, multiplier: _step(
-            task, learner, number, contexts=contexts, group=group, kl=kl
+        return lambda number, weights: _step(
+            task, learner, number, contexts=contexts, group=group, kl=weights.kl
         )
 
     with reporting(way, "steps", progress) as tell:

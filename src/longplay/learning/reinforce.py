@@ -169,16 +169,14 @@ def _step(
         codes[:, first],
     )
     loss = policy_loss(slot_log_prob, torch.from_numpy(paid)) + weights.kl * slots * moved.loss
-    nats = float(moved.per_draw.mean())
     is_equal = np.ptp(value, axis=1) <= ROUNDING * np.abs(value).max()
     return Step(
         loss,
         {
             "reward": float(value.mean()),
-            "kl": nats,
+            "kl": float(moved.per_draw.mean()),
             "kl_p95": float(np.quantile(moved.per_draw.mean(dim=1).numpy(), 0.95)),
             "zero_advantage": float(is_equal.all(axis=1).mean()),
         },
         shares,
-        nats,
     )

@@ -53,6 +53,7 @@ def reward_weighted(
     steps: int = 200,
     seed: int = 0,
     kl: float = 0.2,
+    nats: float | None = None,
     lr: float = 1e-3,
     contexts: int = 32,
     group: int = 8,
@@ -89,6 +90,7 @@ def reward_weighted(
         steps=steps,
         lr=lr,
         kl=kl,
+        nats=nats,
         contexts=contexts,
         group=group,
         limit=limit,
@@ -97,14 +99,14 @@ def reward_weighted(
     def prepare(learner: Learner) -> StepOf:
         visits = visits_from_log(policy, lake, limit=limit, seed=seed)
         value = _values(policy, reward, early, lake, visits)
-        scale = max(kl, 1e-6) * learner.unit
-        weight = np.exp(np.minimum((value - value.min()) / scale, MOST))
-        weight /= weight.mean()
+        worth = (value - value.min()) / learner.unit
         count = min(contexts * group, len(visits.contexts))
 
         def step(number: int, weights: Weights) -> Step:
             rng = np.random.default_rng([seed, number])
             rows = rng.choice(len(visits.contexts), size=count, replace=False)
+            weight = np.exp(np.minimum(worth / max(weights.kl, 1e-6), MOST))
+            weight /= weight.mean()
             loss = _loss(learner.decoder, policy, visits, weight, rows, rng)
             return Step(loss, {"loss": float(loss.detach())})
 

@@ -20,6 +20,7 @@ from longplay.decisions import Contexts, contexts_from_log, reads_users, showing
 from longplay.errors import ConfigError
 from longplay.lake.lake import Lake
 from longplay.learning.enforcement import Guardrails
+from longplay.learning.leash import EVERY, Leash
 from longplay.learning.rollout import EarlyRewards, enough_left, fingerprints, reward_spread
 from longplay.learning.trainable import Trainable
 from longplay.learning.variety import variety_alarms
@@ -36,7 +37,7 @@ KINDS = {
     "curve": list,
     "unit": float,
     "guarded": dict,
-    "kl": float,
+    "weight": float,
 }  # of the notes in a checkpoint
 MOST_NORM = 1.0  # gradients are clipped at this norm
 
@@ -46,6 +47,7 @@ class Task(Generic[P]):
     """What is learned: policy, reward, log and numbers of a training.
 
     Attributes:
+        way: name of the way of learning.
         policy: the start; it is left as it is.
         reward: what slots are paid.
         early: one early reward, or one per signal.
@@ -61,6 +63,7 @@ class Task(Generic[P]):
         nats: divergence to aim at; null: the weight stays as it is.
     """
 
+    way: str
     policy: P
     reward: Reward
     early: EarlyRewards
@@ -97,7 +100,7 @@ class Task(Generic[P]):
         """The task, after a check that its numbers are in range.
 
         Args:
-            way: what errors call the way of learning.
+            way: name of the way of learning, in errors and in checkpoints.
             policy: the start.
             reward: what slots are paid.
             early: one early reward, or one per signal.
@@ -137,6 +140,7 @@ class Task(Generic[P]):
         )
         moments = enough_left(moments, policy, slots)
         return cls(
+            way,
             policy,
             reward,
             early,
@@ -155,6 +159,7 @@ class Task(Generic[P]):
     def made_by(self) -> dict[str, object]:
         """The settings that a checkpoint must agree on, without the digests of the data."""
         return {
+            "way": self.way,
             "start": self.policy.name,
             "reward": self.reward.version,
             "steps": self.steps,
@@ -191,13 +196,14 @@ class Step:
         loss: with gradient.
         figures: its columns of the curve.
         shares: per guardrail, the estimated share of the start's level on this step's slates.
-        nats: divergence from the start; needed where one is aimed at.
+        nats: the divergence from the start that the weight should follow, where the step knows it;
+            null: that of the weights is measured every few steps (`leash`).
     """
 
     loss: Tensor
     figures: dict[str, float]
     shares: dict[str, float] = field(default_factory=dict)
-    nats: float = 0.0
+    nats: float | None = None
 
 
 @dataclass(frozen=True)
@@ -289,27 +295,32 @@ def train(
         # the last weights that broke no guardrail
         held = nn.ParameterList([parameter.detach().clone() for parameter in now])
         saved = nn.ModuleDict({"now": now, "kept": held})
-    state = _State(guarded=rails.nothing_yet() if rails else {}, kl=task.kl)
+    state = _State(guarded=rails.nothing_yet() if rails else {}, weight=task.kl)
     if checkpoint:
         notes = load_checkpoint(checkpoint, saved, [optimizer], made_by, KINDS)
         if notes:
             state = _State(**{name: notes[name] for name in KINDS})
     if state.unit is None:
         state.unit = reward_spread(*learned_from, task.seed)
+    leash = None
+    if task.nats is not None:
+        leash = Leash.of(task.nats, policy, moments, task.seed)
     step_of = prepare(Learner(tuned, state.unit, rails))
     pace = Pace(tuned, state.step, steps)
     pending: list[dict[str, float]] = []
     while state.step < steps:
         for group in optimizer.param_groups:
             group["lr"] = task.lr * recipe.rate(state.step, steps)
-        step = step_of(state.step, Weights(state.kl, state.guarded.get("multiplier", {})))
+        step = step_of(state.step, Weights(state.weight, state.guarded.get("multiplier", {})))
         optimizer.zero_grad(set_to_none=True)
         step.loss.backward()
         torch.nn.utils.clip_grad_norm_(now, MOST_NORM)
         optimizer.step()
         state.step += 1
-        if task.nats is not None:
-            state.kl = followed(state.kl, step.nats, task.nats)
+        if leash and step.nats is not None:
+            state.weight = leash.follow(state.weight, step.nats, 1)
+        elif leash and state.step % EVERY == 0:
+            state.weight = leash.follow(state.weight, leash.nats(tuned), EVERY)
         pending.append(step.figures)
         row = {"step": state.step} | _means(pending)
         is_last = state.step == steps
@@ -348,24 +359,14 @@ class _State:
         curve: rows of the curve.
         unit: see `Learner.unit`.
         guarded: see `Guardrails.nothing_yet`; empty without guardrails.
-        kl: weight of the divergence now.
+        weight: of the divergence now.
     """
 
     guarded: dict[str, Any]
-    kl: float
+    weight: float
     step: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     unit: float | None = None
-
-
-def followed(kl: float, nats: float, aim: float) -> float:
-    """The weight of the divergence after a step: up to a tenth more where the divergence is above
-    the aim, up to a tenth less where it is below (Ziegler et al. 2019, arXiv 1909.08593).
-
-    >>> followed(1.0, nats=3.0, aim=2.0), followed(1.0, nats=1.9, aim=2.0), followed(1.0, 2.0, 2.0)
-    (1.1, 0.975, 1.0)
-    """
-    return kl * (1 + 0.5 * float(np.clip(nats / aim - 1, -0.2, 0.2)))
 
 
 def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -156,7 +156,7 @@ class Reward:
         models = _models(early, self.objectives, "objective")
         return combine(
             [
-                (weight, _item_value(models[signal], contexts, items, lake))
+                (weight, item_value(models[signal], contexts, items, lake))
                 for signal, weight in self.objectives.items()
                 if weight
             ]
@@ -231,7 +231,7 @@ def _models(
     return {signal: by_version[signal.version] for signal in wanted}
 
 
-def _item_value(early: EarlyReward, contexts: Contexts, items: pl.Series, lake: Lake) -> Belief:
+def item_value(early: EarlyReward, contexts: Contexts, items: pl.Series, lake: Lake) -> Belief:
     """The value of showing each item alone in the first slot, [N, I]: of all at once where the early
     reward can, else of a slate for each pair."""
     if isinstance(early, ValuesItems):
