@@ -39,6 +39,8 @@ class Codebook:
             was loaded from files.
         centres: per level [K, dim], what each code stands for: what a vector has of it is taken off
             before the next level. Empty: not known.
+        is_added: which items were added since the codes were fitted, shape [I]; null: not known,
+            all of them count as fitted.
     """
 
     items: pl.Series
@@ -47,11 +49,12 @@ class Codebook:
     available: NDArray[np.bool_]
     report: CodeFigures | None = None
     centres: tuple[NDArray[np.float64], ...] = ()
+    is_added: NDArray[np.bool_] | None = None
 
     @property
     def added(self) -> int | None:
         """Items added by `with_items` since the codes were fitted; null where that is not known."""
-        return None if self.report is None else len(self.items) - self.report.items
+        return None if self.is_added is None else int(self.is_added.sum())
 
     @property
     def levels(self) -> int:
@@ -66,7 +69,20 @@ class Codebook:
     @cached_property
     def trie(self) -> Trie:
         """The valid semantic IDs."""
-        return Trie.build(self.codes, self.width, self.available)
+        return Trie.build(self.codes, self.width, self.available, self.is_added)
+
+    @property
+    def placed(self) -> NDArray[np.float64]:
+        """Where each item's codes say that it lies: the sum of their centres, [I, dim].
+
+        Raises:
+            DataError: the codebook has no centres.
+        """
+        if not self.centres:
+            raise _without_centres()
+        return np.sum(
+            [centres[self.codes[:, level]] for level, centres in enumerate(self.centres)], axis=0
+        )
 
     def with_available(self, items: pl.Series) -> Self:
         """The same codes, restricted to `items` for generation. Items that are sold out, withdrawn,
@@ -122,10 +138,7 @@ class Codebook:
                 f"first {doubled[0]!r}; give new ids only"
             )
         if not self.centres:
-            raise DataError(
-                "codes: this codebook was saved without its centres; fit it anew to assign new "
-                "items"
-            )
+            raise _without_centres()
         new = np.asarray(vectors, dtype=float)
         if new.shape != (len(ids), self.centres[0].shape[1]):
             raise DataError(
@@ -155,11 +168,16 @@ class Codebook:
         else:
             new_available = np.asarray(available, dtype=bool)
         all_available = np.concatenate([self.available, new_available])
+        fitted = np.zeros(len(self.items), dtype=bool)
+        is_added = np.concatenate(
+            [fitted if self.is_added is None else self.is_added, np.ones(len(ids), dtype=bool)]
+        )
         return replace(
             self,
             items=all_items.gather(order),
             codes=codes[order],
             available=all_available[order],
+            is_added=is_added[order],
         )
 
     def _free_code(
@@ -233,6 +251,8 @@ class Codebook:
             {"item_id": self.items, "available": self.available}
             | {f"code_{level}": self.codes[:, level] for level in range(self.levels)}
         )
+        if self.is_added is not None:
+            frame = frame.with_columns(added=pl.Series(self.is_added))
         centres_path = path.with_suffix(".safetensors")
         if self.centres:
             save_file(
@@ -250,11 +270,14 @@ class Codebook:
         sync_path(path.parent)
 
     def _digest(self) -> str:
-        """SHA-256 of the items, their codes, whether they are available, and the centres."""
+        """SHA-256 of the items, their codes, whether they are available and added, and the
+        centres."""
         shapes = [list(part.shape) for part in (self.codes, *self.centres)]
         digest = hashlib.sha256(json.dumps([self.items.to_list(), shapes]).encode())
         for part in (self.codes.astype("<i8"), self.available.astype("u1"), *self.centres):
             digest.update(np.ascontiguousarray(part).tobytes())
+        if self.is_added is not None:
+            digest.update(self.is_added.astype("u1").tobytes())
         return digest.hexdigest()
 
     @classmethod
@@ -272,7 +295,12 @@ class Codebook:
             level_centres = load_file(centres_path) if centres_path.exists() else {}
             centres = tuple(level_centres[f"level_{level}"] for level in range(len(level_centres)))
             codebook = cls(
-                frame["item_id"], codes, width, frame["available"].to_numpy(), None, centres
+                frame["item_id"],
+                codes,
+                width,
+                frame["available"].to_numpy(),
+                centres=centres,
+                is_added=frame["added"].to_numpy() if "added" in frame.columns else None,
             )
         except (
             OSError,
@@ -372,7 +400,22 @@ def fit_codebook(
         largest_prefix=int(np.bincount(codes[:, 0]).max()),
     )
     free = np.ones(n, dtype=bool) if available is None else np.asarray(available, dtype=bool)
-    return Codebook(items.gather(order), codes[order], width, free[order], report, tuple(used))
+    return Codebook(
+        items.gather(order),
+        codes[order],
+        width,
+        free[order],
+        report,
+        tuple(used),
+        is_added=np.zeros(n, dtype=bool),
+    )
+
+
+def _without_centres() -> DataError:
+    return DataError(
+        "codes: this codebook was saved without its centres, so new items cannot be given codes; "
+        "fit it anew, or let a policy stay as it is (decisions.Frozen)"
+    )
 
 
 def _centres(points: NDArray[np.float64], width: int, seed: int) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ class Trie:
             span[n]..span[n+1].
         width: K, codes per level.
         available: which leaves may be generated, shape [I].
+        is_added: which leaves came after the codes were fitted, shape [I]; null: none.
 
     >>> trie = Trie.build(np.array([[0, 1], [0, 2], [3, 0]]), width=4)
     >>> trie.levels, len(trie), trie.ptr[0].tolist(), trie.code[1].tolist()
@@ -40,10 +41,15 @@ class Trie:
     span: tuple[Ints, ...]
     width: int
     available: NDArray[np.bool_]
+    is_added: NDArray[np.bool_] | None = None
 
     @classmethod
     def build(
-        cls, codes: NDArray[np.integer], width: int, available: NDArray[np.bool_] | None = None
+        cls,
+        codes: NDArray[np.integer],
+        width: int,
+        available: NDArray[np.bool_] | None = None,
+        is_added: NDArray[np.bool_] | None = None,
     ) -> Trie:
         """The trie of `codes[I, L]`, whose rows are distinct and sorted.
 
@@ -80,7 +86,7 @@ class Trie:
             free = np.ones(len(codes), dtype=bool)
         else:
             free = np.asarray(available, dtype=bool)
-        return cls(tuple(ptr), tuple(code), tuple(span), width, free)
+        return cls(tuple(ptr), tuple(code), tuple(span), width, free, is_added)
 
     def __len__(self) -> int:
         return int(self.span[0][-1])
@@ -133,6 +139,33 @@ class Trie:
         skipped = first - np.concatenate([[0], np.cumsum(count)[:-1]])
         child = np.repeat(skipped, count) + np.arange(count.sum())
         return owner, child, self.code[level][child]
+
+    @cached_property
+    def luck_numbers(self) -> tuple[Ints, ...]:
+        """Per depth 0..L-1, a number of each node that stays its own however many items are added:
+        what is random below it is a function of this number.
+
+        Nodes that were there at the fit are numbered in order; later ones come behind them, by
+        their codes read as digits.
+
+        >>> fitted = Trie.build(np.array([[0, 1], [3, 0]]), width=4)
+        >>> grown = Trie.build(
+        ...     np.array([[0, 1], [2, 2], [3, 0]]), width=4, is_added=np.array([False, True, False])
+        ... )
+        >>> fitted.luck_numbers[1].tolist(), grown.luck_numbers[1].tolist()
+        ([0, 1], [0, 4, 1])
+        """
+        if self.is_added is None or not self.is_added.any():
+            return tuple(np.arange(self.nodes(depth)) for depth in range(self.levels))
+        fitted_before = np.concatenate([[0], np.cumsum(~self.is_added)])
+        digits = np.zeros(1, dtype=np.int64)
+        numbers = []
+        for depth in range(self.levels):
+            is_fitted = np.diff(fitted_before[self.span[depth]]) > 0
+            behind = int(is_fitted.sum()) + digits
+            numbers.append(np.where(is_fitted, np.cumsum(is_fitted) - 1, behind))
+            digits = np.repeat(digits, np.diff(self.ptr[depth])) * self.width + self.code[depth]
+        return tuple(numbers)
 
     @cached_property
     def _edges(self) -> tuple[Ints, ...]:

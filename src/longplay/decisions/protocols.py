@@ -94,7 +94,8 @@ class Ranker(Protocol):
 
 @runtime_checkable
 class Adaptive(Protocol):
-    """A policy that learns between decisions; a service (or the world) calls `adapt` once a day."""
+    """A policy that takes over the catalogue, learns, or both, between decisions; a service (or the
+    world) calls `adapt` before the first decision and once a day."""
 
     def adapt(self, items: pl.DataFrame, events: pl.DataFrame) -> Policy:
         """The next version, after the catalogue became `items` and `events` arrived since the last

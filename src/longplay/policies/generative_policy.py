@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from longplay.codes import Codebook, fit_codebook, item_vectors
+from longplay.codes import Codebook, fit_codebook, item_vectors, with_catalogue
 from longplay.codes.trie import Allowed
 from longplay.decisions import (
     Contexts,
@@ -55,6 +55,7 @@ from longplay.policies.generative.scoring import (
     slate_log_probs,
 )
 from longplay.policies.generative.texts import Described, Words
+from longplay.policies.generative.token_rows import with_codes_of, with_item_tokens
 from longplay.policies.generative.vocabulary import Vocabulary
 from longplay.policies.plackett import plackett_luce_log_prob
 from longplay.policies.training.descent import OPTIMIZERS
@@ -103,8 +104,8 @@ class Generative:
             describe and on titles.
         item_tokens: whether a token of its own stands for each item's last code, read and said in
             its place: sharper where items are known well, and sooner overfitted (docs/semantic-ids.md),
-            for as many embeddings as there are items; not with a base. Items added later have their
-            last code.
+            for as many embeddings as there are items; not with a base. That of an item added later
+            begins as the mean of its neighbours' (`adapt`).
         reads: what it reads beside items, some of `gap` (how long ago), `surface`, `kind` (of the
             event) and `want` (the outcome asked for; training then needs `outcomes`); see
             `circumstances.Circumstances`. Each costs a token per item.
@@ -453,8 +454,66 @@ class Generative:
         return most_probable_items(decoder, self.prompts, contexts, ids, k, max(k, beams))
 
     def with_available(self, items: pl.Series) -> Self:
-        """The same model, restricted to these of its items; see `Codebook.with_available`."""
+        """The same model, restricted to these of its items; see `Codebook.with_available`. `adapt`
+        sets anew what is available."""
         return replace(self, codebook=self._fitted()[1].with_available(items))
+
+    def adapt(self, items: pl.DataFrame, events: pl.DataFrame | None = None) -> Self:
+        """The same weights over the catalogue as it is now: items that it did not know get codes
+        near those of their creators and words, and what can be shown is what is available.
+
+        A world and a service call it at midnight (`decisions.Adaptive`); `decisions.Frozen` keeps
+        a policy's catalogue. No code of an older item changes. With a token per item, a new one's
+        begins as the mean of its neighbours'.
+
+        Args:
+            items: the whole catalogue, e.g. `lake.items`; see `codes.with_catalogue`.
+            events: what happened since; nothing is learned of it.
+
+        Returns:
+            The same object where nothing changed.
+
+        Raises:
+            DataError: the policy was not fitted, the catalogue holds none of its items, or new
+                items cannot be given codes.
+        """
+        decoder, known = self._fitted()
+        codebook = with_catalogue(known, items)
+        if codebook is known:
+            return self
+        living = replace(self, codebook=codebook)
+        if self.items_with_token is None:
+            return living
+        model, items_with_token = with_item_tokens(
+            decoder.model, decoder.vocabulary, codebook, self.items_with_token
+        )
+        if model is decoder.model:
+            return living
+        return replace(living, items_with_token=items_with_token).with_model(model)
+
+    def recoded(self, codebook: Codebook) -> Self:
+        """The policy over other codes, to train on from: a new code begins as the mean of those
+        that its items had, all other weights stay (`token_rows.with_codes_of`).
+
+        Codes that were fitted to a later log describe its items better, but the model has yet to
+        learn them; `codes.code_churn` says how many items move. Its curve begins anew.
+
+        Args:
+            codebook: of the same service; as many levels as the policy's, of any width.
+
+        Raises:
+            DataError: the policy was not fitted, another number of levels, or no item in common.
+        """
+        decoder, known = self._fitted()
+        model = with_codes_of(
+            decoder.model, decoder.vocabulary, known, codebook, self.items_with_token
+        )
+        return replace(
+            self,
+            codebook=codebook,
+            items_with_token=None if self.items_with_token is None else codebook.items,
+            curve=(),
+        ).with_model(model)
 
     def prompts(self, contexts: Contexts) -> Prompts:
         """Prompts of the contexts' histories, with a base also of their prompt words. Exclusions

@@ -230,8 +230,7 @@ class Service:
         """
         if days < 1:
             raise ConfigError(f"World.run: days={days} given, expected at least 1")
-        if isinstance(policy, Adaptive):
-            policy = policy.adapt(self.items, empty("events"))
+        # before it adapts: by the name that the caller knows, and once for all its versions
         for name, rule in rules_of([policy]).items():
             if self._stated is None and rule != self.exclude and name not in self._warned_of:
                 self._warned_of.add(name)
@@ -241,6 +240,8 @@ class Service:
                     rule,
                     self.exclude,
                 )
+        if isinstance(policy, Adaptive):
+            policy = policy.adapt(self.items, empty("events"))
         memory = Memory.of(
             Reading.of(policy),
             self.user_ids,

@@ -50,8 +50,8 @@ def beam_slates(
     The noise of a partial ID is decided by its context's stream in `chance`, its group and its edge
     of the trie alone. So a context's slates do not depend on what else is in the batch (but for the
     rounding of its log-probabilities), fewer slots are the first of more, and two models over one
-    trie share their luck path by path: they differ in their slates only as far as they differ in
-    their laws.
+    trie, or over a trie and what it has grown to (`Codebook.with_items`), share their luck path by
+    path: they differ in their slates only as far as they differ in their laws.
 
     Raises:
         DataError: not one stream per prompt.
@@ -216,12 +216,12 @@ def _noise(chance: RowChance, trie: Trie, level: int, node: Int, total: Float) -
     """Gumbel noise [N, G, B, K] of the codes that may follow `node[N, G, B]`; 0 where `total` is
     -inf.
 
-    A counter is (group, level, edge of the trie below that level), the edge as `Trie.child` names
-    it.
+    A counter is (group, level, edge of the trie below that level). The edge is the parent's
+    `Trie.luck_numbers` and the code, so that items that are added change no other item's noise.
     """
     noise = np.zeros(total.shape)
     row, group, beam, code = np.nonzero(np.isfinite(total))
-    edge = node[row, group, beam] * trie.width + code
+    edge = trie.luck_numbers[level][node[row, group, beam]] * trie.width + code
     noise[row, group, beam, code] = chance.gumbel(
         row, (group * trie.levels + level) * _EDGES + edge
     )

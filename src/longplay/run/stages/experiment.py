@@ -267,7 +267,7 @@ def _line(result: ExperimentResult) -> str:
 STAGE = Stage(
     name="experiment",
     order=100,
-    version=3,
+    version=4,
     help="Run an experiment of the policies in the simulated service, with its plan, its read-out and "
     "the truth beside it.",
     table=ExperimentTable,
