@@ -16,6 +16,8 @@ from longplay.codes.text import item_text
 from longplay.decisions import learners_events, learners_histories
 from longplay.errors import ConfigError, DataError
 from longplay.index import ItemIndex
+from longplay.lake.known import Scaling
+from longplay.lake.known import item_vectors as lake_item_vectors
 from longplay.lake.lake import Lake
 from longplay.lake.schema import ENGAGED
 
@@ -224,9 +226,11 @@ def item_vectors(
     behaviour: str = "svd",
     words: str | NDArray[np.floating] = "tfidf",
     words_weight: float = 0.5,
+    known_weight: float = 0.0,
 ) -> NDArray[np.float64]:
     """Behaviour and word vectors side by side, [I, dim + dim of words]. Words weigh .5, so that
-    they decide only where behaviour is silent.
+    they decide only where behaviour is silent. With a weight, the vectors that the service gave its
+    items stand beside them.
 
     Args:
         lake: the log.
@@ -237,9 +241,11 @@ def item_vectors(
         words: "tfidf" (`text_vectors`), vectors [I, D] of your own, such as
             `models.sentence_encoder.sentence_vectors`, or "none".
         words_weight: what the words' vectors are multiplied with.
+        known_weight: what the items' own vectors (`vector` of the lake's items, columns scaled to a
+            mean square length of 1) are multiplied with; 0: they are not read.
 
     Raises:
-        ConfigError: another word for behaviour or words, neither of them, a negative weight.
+        ConfigError: another word for behaviour or words, nothing of all, a negative weight.
         DataError: words' vectors that are not [I, D] finite numbers.
     """
     if behaviour not in DIMS:
@@ -251,8 +257,9 @@ def item_vectors(
             f"item_vectors: words={words!r} given, expected tfidf, none or vectors, e.g. those of "
             f"sentence_vectors(texts, {words!r})"
         )
-    if words_weight < 0:
-        raise ConfigError(f"item_vectors: words_weight={words_weight} given, expected at least 0")
+    for name, weight in (("words_weight", words_weight), ("known_weight", known_weight)):
+        if not 0 <= weight < np.inf:
+            raise ConfigError(f"item_vectors: {name}={weight} given, expected at least 0")
     dim = DIMS[behaviour] if dim is None else dim
     parts: list[NDArray[np.float64]] = []
     if behaviour == "svd":
@@ -273,6 +280,10 @@ def item_vectors(
         parts.append(words_weight * word_vectors)
     elif words == "tfidf":
         parts.append(words_weight * text_vectors(lake.items, index, dim // 2, seed))
+    if known_weight > 0:
+        known = lake_item_vectors(lake, index.ids)
+        scaled = Scaling.of(known).scaled(known) / np.sqrt(max(known.shape[1], 1))
+        parts.append(known_weight * scaled)
     if not parts:
         raise ConfigError(
             "item_vectors: behaviour='none' and words='none' leave nothing to tell items apart "

@@ -67,6 +67,7 @@ from longplay.progress import Progress, reporting
 STEPS = {"tiny": 600, "small": 3000}
 BASE_STEPS = 400  # of a pretrained base
 BASE_HISTORY = 20  # items that a pretrained base reads
+KNOWN_WEIGHT = 2.0  # of the items' own vectors in semantic IDs, beside 1 of behaviour
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +112,10 @@ class Generative:
             `circumstances.Circumstances`. Each costs a token per item.
         curve: figures of its training, step by step.
         alarms: what fell by half where it was reinforced, in words (`learning.variety`).
-        knows: "users": what the service knows of a user (`user_vector` of contexts) is read, too;
-            default nothing. Next-item training does not teach it, rewards do (`tilt`,
-            `reinforce`).
+        knows: what a service knows, and the policy reads; default nothing. "users": the
+            `user_vector` of contexts, which next-item training does not teach, but rewards do
+            (`tilt`, `reinforce`). "items": the `vector` of items decides on semantic IDs, beside
+            who plays what and words.
         ask: the outcome it asks for where a context wants none, in the unit of the outcomes it was
             trained on; with `want` among `reads`.
         encoder: prompts encoded by OpenVINO; null: by PyTorch.
@@ -292,7 +294,12 @@ class Generative:
             index = ItemIndex(items["item_id"])
             codebook = fit_codebook(
                 items["item_id"],
-                item_vectors(lake, index, seed=self.seed),
+                item_vectors(
+                    lake,
+                    index,
+                    seed=self.seed,
+                    known_weight=KNOWN_WEIGHT if "items" in self.knows else 0.0,
+                ),
                 available=items["available"].to_numpy(),
                 seed=self.seed,
             )

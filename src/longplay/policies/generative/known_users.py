@@ -15,7 +15,7 @@ from longplay.errors import ConfigError
 from longplay.lake.known import Scaling, as_matrix
 from longplay.lake.lake import Lake
 
-KNOWS = ("users",)  # what a policy can be told to read of a service
+KNOWS = ("users", "items")  # what a policy can be told to read of a service
 
 
 def check_knows(knows: object) -> None:
