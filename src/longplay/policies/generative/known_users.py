@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from longplay.errors import ConfigError
 from longplay.lake.known import Scaling, as_matrix
@@ -57,8 +58,9 @@ class KnownUsers:
 
     @classmethod
     def _zeros(cls, scaling: Scaling, width: int) -> Self:
-        linear = nn.Linear(len(scaling.mean_C), width, bias=False)
-        nn.init.zeros_(linear.weight)
+        linear = skip_init(nn.Linear, len(scaling.mean_C), width, bias=False)
+        with torch.no_grad():
+            linear.weight.zero_()
         return cls(scaling, linear)
 
     def read(self, user_vector: pl.Series, user_ids: pl.Series) -> Tensor:
