@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from longplay.errors import ConfigError
 from longplay.lake.known import Scaling, as_matrix
@@ -48,19 +47,18 @@ class KnownUsers:
     map: nn.Linear
 
     @classmethod
-    def of(cls, lake: Lake, width: int) -> Self:
-        """The untrained map for the vectors that the lake has of users now; K is 0 where it has
+    def of(cls, lake: Lake, width: int) -> Self | None:
+        """The untrained map for the vectors that the lake has of users now; null where it has
         none."""
         users = lake.descriptions("users")
         newest = users.sort("added_at", maintain_order=True).unique("user_id", keep="last")
         vectors = as_matrix(newest["vector"], newest["user_id"])
-        return cls._zeros(Scaling.of(vectors), width)
+        return cls._zeros(Scaling.of(vectors), width) if vectors.shape[1] else None
 
     @classmethod
     def _zeros(cls, scaling: Scaling, width: int) -> Self:
-        linear = skip_init(nn.Linear, len(scaling.mean_C), width, bias=False)
-        with torch.no_grad():
-            linear.weight.zero_()
+        linear = nn.Linear(len(scaling.mean_C), width, bias=False)
+        nn.init.zeros_(linear.weight)
         return cls(scaling, linear)
 
     def read(self, user_vector: pl.Series, user_ids: pl.Series) -> Tensor:
