@@ -184,7 +184,7 @@ def test_a_policy_that_reads_nothing_of_users_is_handed_nothing(
     assert same_weights(plain, lp.Generative(seed=1, steps=0, exclude="none").fit(lake))
 
 
-def test_a_service_that_knows_nothing_is_no_error(lake: Lake) -> None:
+def test_a_service_that_knows_nothing_is_no_error(lake: Lake, tmp_path: Path) -> None:
     bare = Lake.memory()
     bare.append(
         "bare", events=lake.events, items=lake.items.drop("vector"), watermark=lake.watermark
@@ -192,6 +192,8 @@ def test_a_service_that_knows_nothing_is_no_error(lake: Lake) -> None:
     policy = lp.Generative(seed=1, steps=2, knows=("users", "items")).fit(bare)
     contexts = moments_of(bare, policy).take(np.arange(5))
     assert np.isfinite(policy.decide(contexts, np.random.default_rng(0)).log_prob).all()
+    policy.save(tmp_path)
+    assert lp.Generative.load(tmp_path).name == policy.name
 
 
 def test_items_that_are_known_to_be_alike_share_a_code(start: lp.Generative, lake: Lake) -> None:

@@ -92,6 +92,7 @@ class PolicyParts:
         self.codebook.save(folder / CODES)
         if self.items_with_token is not None:
             self.items_with_token.to_frame("item_id").write_parquet(folder / ITEMS_WITH_TOKEN)
+        (folder / KNOWN_USERS).unlink(missing_ok=True)
         if self.known_users is not None:
             save_file(self.known_users.tensors(), folder / KNOWN_USERS)
         scale = asdict(self.scale) if isinstance(self.scale, Size) else self.scale
@@ -147,7 +148,7 @@ class PolicyParts:
             words=Words.load(folder) if settings["base"] else None,
             circumstances=Circumstances(**{name: tuple(reads[name]) for name in reads}),
             items_with_token=_items_with_token(folder) if settings["item_tokens"] else None,
-            known_users=_known_users(folder) if settings.get("knows") else None,
+            known_users=_known_users(folder),
             curve=tuple(curve),
             alarms=alarms,
         )
@@ -162,8 +163,9 @@ def current_figures(curve: Iterable[Mapping[str, float]]) -> list[dict[str, floa
     return [{OLDER_FIGURES.get(name, name): value for name, value in row.items()} for row in curve]
 
 
-def _known_users(folder: Path) -> KnownUsers:
-    return KnownUsers.from_tensors(load_file(folder / KNOWN_USERS))
+def _known_users(folder: Path) -> KnownUsers | None:
+    file = folder / KNOWN_USERS
+    return KnownUsers.from_tensors(load_file(file)) if file.exists() else None
 
 
 def _items_with_token(folder: Path) -> pl.Series:
