@@ -1,5 +1,6 @@
-"""In a simulated service, does reinforcement raise the true value of what is shown? Over seeds,
-beside its baselines.
+"""In a simulated service, does learning from a reward raise the true value of what is shown? Parts:
+"slots", true value per slot of reinforcement over seeds; "headline", true active days of users who
+live under each way of learning (`ways`).
 
 A seed is a catalogue, its listeners, their luck, the policy's weights and the order of training.
 True values come from the world (`World.true_value`), which no policy sees.
@@ -11,17 +12,21 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from remembered import remembered
+from rewards import merged
+from ways import SIZES, headline_rows
 
 import longplay as lp
 from longplay.decisions import contexts_at
 from longplay.estimate import Estimate, clustered_mean
 from longplay.learning.rollout import enough_left
 
+PARTS = ("slots", "headline")
 HABIT = lp.Signal(
     "habit", entry=lp.discovery(novel_for=28), measure=lp.days_with("creator") >= 3, window=(1, 28)
 )
@@ -118,11 +123,26 @@ def main() -> None:
         help="two tiny seeds: shows that the script runs, proves nothing",
     )
     options.add_argument("--json", type=Path, help="write the rows here")
+    options.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
+    options.add_argument("--worlds", nargs="*", default=list(SIZES), help="of the headline")
     options.add_argument("--seeds", type=int, default=10)
     options.add_argument("--kl", type=float, default=0.2)
     given = options.parse_args()
     torch.set_num_threads(1)
-    command = f"python bench/reinforce.py --seeds {given.seeds} --kl {given.kl:g}"
+    answer = slot_rows(given) if "slots" in given.parts else []
+    if "headline" in given.parts:
+        worlds = given.worlds[:1] if given.quick else given.worlds
+        rows = headline_rows(worlds, 1 if given.quick else given.seeds, quick=given.quick)
+        for row in rows:
+            print(f"{row['value']:9.3f}  {row['claim']}  {row['bar']}")
+        answer += rows
+    if given.json:
+        given.json.write_text(json.dumps(merged(given.json, answer), indent=1) + "\n")
+
+
+def slot_rows(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """True value per slot in a small service, over seeds."""
+    command = f"python bench/reinforce.py --parts slots --seeds {given.seeds} --kl {given.kl:g}"
     seeds = 2 if given.quick else given.seeds
     rows = []
     for seed in range(1, seeds + 1):
@@ -167,8 +187,7 @@ def main() -> None:
                 "readme": True,
             }
         )
-    if given.json:
-        given.json.write_text(json.dumps(answer, indent=1))
+    return answer
 
 
 if __name__ == "__main__":
