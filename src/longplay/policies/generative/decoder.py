@@ -202,11 +202,20 @@ class Decoder:
         return Encoded(self, prompts, cache, last, count)
 
     def log_prob(self, prompts: Prompts, leaves: Tensor | Int) -> Tensor:
-        """log pi(item | prompt) of `leaves[N, M]`, shape [N, M], float64, differentiable.
+        """log pi(item | prompt) of `leaves[N, M]`, shape [N, M], float64, differentiable; the sum
+        of `code_log_prob`."""
+        total = torch.zeros(np.shape(leaves), dtype=torch.float64)
+        for of_level in self.code_log_prob(prompts, leaves).unbind(dim=2):
+            total = total + of_level
+        return total
+
+    def code_log_prob(self, prompts: Prompts, leaves: Tensor | Int) -> Tensor:
+        """log pi of each code of `leaves[N, M]` given the codes before it, shape [N, M, L],
+        float64, differentiable.
 
         One forward pass over prompt + M x (L - 1) tokens per context, M x (L - 2) of whole items:
-        completions see the prompt and themselves, not each other. Items that are not allowed have
-        -inf.
+        completions see the prompt and themselves, not each other. Codes from which no allowed item
+        can be reached have -inf.
         """
         leaves_NM = np.asarray(leaves)
         n, m = leaves_NM.shape
@@ -227,7 +236,7 @@ class Decoder:
         at_prompt = hidden[:, length - 1 : length]
         at_completion = hidden[:, length:].unflatten(1, (m, inner))
         context = np.broadcast_to(np.arange(n)[:, None], (n, m))
-        total = torch.zeros((n, m), dtype=torch.float64)
+        parts = []
         for level in range(levels):
             if level == 0:
                 state = at_prompt
@@ -247,8 +256,8 @@ class Decoder:
                 prompts.temperature[:, None],
             )
             picked = torch.from_numpy(codes[:, :, level])[..., None]
-            total = total + log_p.expand(n, m, trie.width).gather(2, picked)[..., 0]
-        return total
+            parts.append(log_p.expand(n, m, trie.width).gather(2, picked)[..., 0])
+        return torch.stack(parts, dim=2)
 
     def sequence_log_prob(
         self, windows: Windows, allowed: Allowed, texts: Texts | None = None
