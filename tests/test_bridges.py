@@ -333,6 +333,10 @@ def test_trl_trains_what_it_samples_and_the_reward_rises(kind: str, tmp_path: Pa
         gradient_checkpointing=False,
         disable_tqdm=True,
     )
+    with pytest.raises(DataError, match="'c1' asks for 5 slots but only 4 items may be shown"):
+        constrained_grpo_trainer()(
+            policy, REWARD, Known(), Lake.memory(), contexts_of(slots=5), args=args
+        )
     trainer = constrained_grpo_trainer()(
         policy, REWARD, Known(), Lake.memory(), contexts, args=args, seed=1
     )

@@ -203,7 +203,9 @@ def constrained_grpo_trainer() -> type[Any]:
     comes from it on, does not divide by the group's deviation, and enforces guardrails.
 
     Raises:
-        ConfigError: TRL is not installed, or its trainer has other methods than it had.
+        ConfigError: TRL is not installed, or its trainer has other methods than it had; of the
+            trainer, more than one process.
+        DataError: of the trainer, a context that leaves fewer items than it has slots.
     """
     try:
         from datasets import Dataset  # pyright: ignore[reportMissingImports]
@@ -232,6 +234,14 @@ def constrained_grpo_trainer() -> type[Any]:
             seed: int = 0,
             **further: Any,
         ) -> None:
+            left_N = policy.allowed(contexts).count()
+            if left_N.min(initial=contexts.slots) < contexts.slots:
+                row = int(np.argmin(left_N))
+                raise DataError(
+                    f"bridge: context {contexts.frame['context_id'][row]!r} asks for "
+                    f"{contexts.slots} slots but only {int(left_N[row])} items may be shown; ask for "
+                    "fewer slots, or leave such contexts out"
+                )
             self.policy = policy
             self.contexts = contexts
             self.spelling = Spelling.of(policy)
