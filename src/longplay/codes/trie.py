@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longplay.errors import DataError
-from longplay.index import distinct_keys
+from longplay.index import distinct_keys, ranges
 
 Ints = NDArray[np.int64]
 
@@ -140,6 +140,21 @@ class Trie:
         child = np.repeat(skipped, count) + np.arange(count.sum())
         return owner, child, self.code[level][child]
 
+    def find(self, codes: NDArray[np.integer]) -> Ints:
+        """The leaf of each semantic ID [..., L], shape [...]; -1 where no item has it.
+
+        >>> Trie.build(np.array([[0, 1], [3, 0]]), width=4).find(np.array([[3, 0], [0, 0], [0, 9]])).tolist()
+        [1, -1, -1]
+        """
+        codes = np.asarray(codes, dtype=np.int64)
+        node = np.zeros(codes.shape[:-1], dtype=np.int64)
+        exists = ((codes >= 0) & (codes < self.width)).all(axis=-1)
+        for level, edges in enumerate(self._edges):
+            edge = node * self.width + codes[..., level]
+            node = np.minimum(np.searchsorted(edges, edge), len(edges) - 1)
+            exists &= edges[node] == edge
+        return np.where(exists, node, -1)
+
     @cached_property
     def luck_numbers(self) -> tuple[Ints, ...]:
         """Per depth 0..L-1, a number of each node that stays its own however many items are added:
@@ -211,6 +226,15 @@ class Allowed:
         """The allowed leaves of contexts `start` to `stop` - 1."""
         low, high = np.searchsorted(self.blocked, (start * len(self.trie), stop * len(self.trie)))
         return Allowed(self.trie, self.blocked[low:high] - start * len(self.trie), stop - start)
+
+    def take(self, rows: Ints) -> Allowed:
+        """The allowed leaves of these contexts, in this order."""
+        low, high = np.searchsorted(
+            self.blocked, (rows * len(self.trie), (rows + 1) * len(self.trie))
+        )
+        leaf = self.blocked[ranges(low, high - low)] % len(self.trie)
+        owner = np.repeat(np.arange(len(rows)), high - low)
+        return Allowed(self.trie, owner * len(self.trie) + leaf, len(rows))
 
     def left(self, depth: int, context: Ints, node: Ints) -> Ints:
         """Number of allowed leaves below `node` at `depth` for `context`; shapes are broadcast."""

@@ -13,7 +13,7 @@ from longplay.lake.lake import Lake
 from longplay.learning.loss import divergence, policy_loss, slate_log_prob
 from longplay.learning.rollout import ROUNDING, EarlyRewards, slot_rewards
 from longplay.learning.trainer import Learner, P, Recipe, Step, StepOf, Task, Weights, train
-from longplay.policies.generative.decoder import sum_of_codes
+from longplay.policies.generative.decoder import of_codes
 from longplay.policies.generative.search import beam_slates
 from longplay.progress import Progress, reporting
 from longplay.rewards import Reward
@@ -159,7 +159,7 @@ def _step(
     law = [of_level.log_p for of_level in tuned.code_laws(prompts, flat)]
     with torch.no_grad():
         start_law = [of_level.log_p for of_level in start.code_laws(prompts, flat)]
-    slot_log_prob = slate_log_prob(sum_of_codes(law, codes).reshape(leaves.shape))
+    slot_log_prob = slate_log_prob(of_codes(law, codes).sum(dim=2).reshape(leaves.shape))
     # the first slot of a slate is drawn from the law of one item
     first = slice(None, None, slots)
     shape = count, group * slots, tuned.trie.width

@@ -148,20 +148,21 @@ class CodeLaw:
     log_p: Tensor
 
 
-def sum_of_codes(log_p: Sequence[Tensor], codes: Tensor) -> Tensor:
-    """Log-probabilities of items, [N, M]: the sum over levels of those of their codes.
+def of_codes(log_p: Sequence[Tensor], codes: Tensor) -> Tensor:
+    """Log-probabilities of the codes of items, [N, M, L].
 
     Args:
         log_p: per level, of all codes, [N, M, K] or [N, 1, K].
         codes: of the items, [N, M, L].
     """
     shape = *codes.shape[:2], log_p[0].shape[-1]
-    return torch.stack(
+    return torch.cat(
         [
-            of_level.expand(shape).gather(2, codes[:, :, level, None])[..., 0]
+            of_level.expand(shape).gather(2, codes[:, :, level, None])
             for level, of_level in enumerate(log_p)
-        ]
-    ).sum(dim=0)
+        ],
+        dim=2,
+    )
 
 
 class Decoder:
@@ -238,9 +239,15 @@ class Decoder:
 
     def log_prob(self, prompts: Prompts, leaves: Tensor | Int) -> Tensor:
         """log pi(item | prompt) of `leaves[N, M]`, shape [N, M], float64, differentiable; -inf for
-        items that are not allowed. See `code_laws` for its cost."""
+        items that are not allowed. The sum of `code_log_prob`."""
+        return self.code_log_prob(prompts, leaves).sum(dim=2)
+
+    def code_log_prob(self, prompts: Prompts, leaves: Tensor | Int) -> Tensor:
+        """log pi of each code of `leaves[N, M]` given the codes before it, shape [N, M, L],
+        float64, differentiable; -inf for codes from which no allowed item can be reached. See
+        `code_laws` for its cost."""
         leaves_NM = np.asarray(leaves)
-        return sum_of_codes(
+        return of_codes(
             [law.log_p for law in self.code_laws(prompts, leaves_NM)],
             torch.from_numpy(self.trie.codes[leaves_NM]),
         )

@@ -37,6 +37,13 @@ class Prompts:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def take(self, rows: Int) -> Prompts:
+        """The prompts of these rows, in this order."""
+        part = torch.from_numpy(rows)
+        return Prompts(
+            self.tokens[part], self.real[part], self.temperature[part], self.allowed.take(rows)
+        )
+
     def between(self, start: int, stop: int) -> Prompts:
         """The prompts from `start` to `stop` - 1, as a view."""
         part = slice(start, stop)

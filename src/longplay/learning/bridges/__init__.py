@@ -1,0 +1,1 @@
+"""The rewards of longplay in other trainers: TRL and verl."""
