@@ -472,7 +472,11 @@ def test_the_seed_alone_decides(policy: Generative, lake: Lake) -> None:
     ("name", "value"),
     [
         ("steps", -1),
+        ("steps", 2.5),
+        ("steps", True),
+        ("seed", -1),
         ("kl", -0.1),
+        ("kl", "0.2"),
         ("kl", float("nan")),
         ("lr", -1e-9),
         ("contexts", 0),
@@ -485,10 +489,11 @@ def test_parameters_out_of_range_are_named(
     policy: Generative, lake: Lake, name: str, value: float
 ) -> None:
     with pytest.raises(
-        ConfigError, match=f"reinforce: {name}={value} given, expected a number of at least"
+        ConfigError,
+        match=rf"reinforce: {name}={value!r} given, expected a (whole )?number of at least",
     ):
         tune(policy, lake, **{name: value})
-    with pytest.raises(ConfigError, match=f"reward_weighted: {name}={value} given"):
+    with pytest.raises(ConfigError, match=f"reward_weighted: {name}={value!r} given"):
         weigh(policy, lake, **{name: value})
 
 

@@ -189,6 +189,46 @@ def test_values_that_are_not_finite_are_refused(policy: Generative, lake: Lake) 
         tuned(policy, lake, early=Likes(best=float("nan")))
 
 
+@dataclass(frozen=True)
+class TooMany(Likes):
+    """Gives a number more than there are slots."""
+
+    def value(self, contexts: Contexts, slates: pl.Series, lake: Lake) -> Belief:
+        belief = super().value(contexts, slates, lake)
+        wider = np.pad(belief.mean, ((0, 0), (0, 1)))
+        return Belief(wider, np.zeros_like(wider), np.ones_like(wider), 7, HABIT.label)
+
+
+@pytest.mark.parametrize("way", [tilt, reinforce])
+def test_rewards_of_the_wrong_length_are_refused_before_any_step(
+    policy: Generative, lake: Lake, way: object
+) -> None:
+    with pytest.raises(DataError, match=r"value\(\) must give one number for each slot"):
+        way(policy, REWARD_OF_HABIT, TooMany(), lake, steps=2)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 2.5}, {"seed": -1}, {"group": 1}, {"kl": float("inf")}]
+)
+def test_numbers_out_of_range_are_refused(
+    policy: Generative, lake: Lake, wrong: dict[str, float]
+) -> None:
+    with pytest.raises(ConfigError, match="tilt: .* given, expected"):
+        tuned(policy, lake, **wrong)
+
+
+@pytest.mark.parametrize("way", [tilt, reinforce])
+def test_a_catalogue_of_one_item_leaves_nothing_to_choose(lake: Lake, way: object) -> None:
+    only = lake.events["item_id"][0]
+    one = Lake.memory()
+    one.append("one", events=lake.events.filter(pl.col("item_id") == only),
+               items=lake.items.filter(pl.col("item_id") == only), watermark=lake.watermark)  # fmt: skip
+    policy = Generative(seed=1, slate=1, steps=2, exclude="none").fit(one)
+    given = way(policy, REWARD_OF_HABIT, Likes(), one, steps=3, slots=1)  # type: ignore[operator]
+    contexts = contexts_from_log(one, slots=1, history=policy.history, exclude="none")
+    np.testing.assert_allclose(given.item_log_prob(contexts), 0.0, atol=1e-9)
+
+
 @pytest.mark.parametrize("guardrail", [coverage(3), top_creator()])
 def test_guardrails_hold(policy: Generative, lake: Lake, guardrail: object) -> None:
     """Without one the figure falls below the bound."""

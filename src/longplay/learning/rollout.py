@@ -90,7 +90,14 @@ def slot_rewards(
     leaves: Int,
 ) -> Float:
     """The cautious value of showing each drawn item, [N, G, S], from `leaves[N, G, S]`."""
-    value = reward.combined(early, *slates_of(policy, contexts, leaves), lake).lower(reward.caution)
+    given, slates = slates_of(policy, contexts, leaves)
+    value = reward.combined(early, given, slates, lake).lower(reward.caution)
+    expected = len(given), leaves.shape[2]
+    if value.shape != expected:
+        raise DataError(
+            f"rewards of shape {value.shape} given for {expected[0]} slates of {expected[1]} slots; "
+            "the early reward's value() must give one number for each slot"
+        )
     return finite(value.reshape(leaves.shape), "reinforce")
 
 

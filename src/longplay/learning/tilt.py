@@ -16,6 +16,7 @@ from torch import Tensor
 from longplay.arrays import Float, Int
 from longplay.codes.trie import Trie
 from longplay.decisions import Contexts, context_chance
+from longplay.errors import DataError
 from longplay.lake.lake import Lake
 from longplay.learning.rollout import EarlyRewards, drawn_leaves, finite
 from longplay.learning.trainable import Trainable
@@ -175,8 +176,14 @@ def item_values(
     policy: Trainable, reward: Reward, early: EarlyRewards, lake: Lake, moments: Contexts
 ) -> Float:
     """The cautious value of showing every item alone in the first slot, [N, I], by leaf."""
-    belief = reward.combined_items(early, moments, policy.index.ids, lake)
-    return finite(belief.lower(reward.caution), "tilt")
+    value_NI = reward.combined_items(early, moments, policy.index.ids, lake).lower(reward.caution)
+    expected = len(moments), len(policy.index)
+    if value_NI.shape != expected:
+        raise DataError(
+            f"tilt: values of shape {value_NI.shape} given for {expected[0]} moments and "
+            f"{expected[1]} items; the early reward's item_value() must give one number for each"
+        )
+    return finite(value_NI, "tilt")
 
 
 def tilted(start_NI: Float, advantage_NI: Float) -> Float:

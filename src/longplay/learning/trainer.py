@@ -7,6 +7,7 @@ how the weights follow it (`Recipe`); all else is here.
 from __future__ import annotations
 
 import logging
+import numbers as numbers_abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,18 @@ from longplay.rewards import Reward
 
 logger = logging.getLogger(__name__)
 P = TypeVar("P", bound=Trainable)
-LEAST = {"steps": 0, "kl": 0, "lr": 0, "contexts": 1, "group": 2, "slots": 1, "pool": 1, "limit": 1}
+LEAST = {
+    "steps": 0,
+    "seed": 0,
+    "kl": 0,
+    "lr": 0,
+    "contexts": 1,
+    "group": 2,
+    "slots": 1,
+    "pool": 1,
+    "limit": 1,
+}
+FRACTIONS = ("kl", "lr")  # the others are whole numbers
 KINDS = {
     "step": int,
     "curve": list,
@@ -121,7 +133,7 @@ class Task(Generic[P]):
         """
         slots = policy.slate if slots is None else slots
         exclude = policy.exclude if exclude is None else exclude
-        check_ranges(way, steps=steps, lr=lr, kl=kl, **settings, slots=slots, pool=pool)
+        check_ranges(way, steps=steps, seed=seed, lr=lr, kl=kl, **settings, slots=slots, pool=pool)
         if nats is not None and not (0 < nats < float("inf") and kl > 0):
             raise ConfigError(
                 f"{way}: nats={nats}, kl={kl} given, expected a divergence above 0 to aim at, and a "
@@ -386,15 +398,21 @@ def alarm_words(alarms: Sequence[str], reward: str) -> str:
     )
 
 
-def check_ranges(way: str, **numbers: float) -> None:
-    """Refuse a number that is not finite or below what makes sense.
+def check_ranges(way: str, **numbers: object) -> None:
+    """Refuse what is no number, not whole where it must be, not finite, or below what makes sense.
 
     Args:
         way: what the error calls the way of learning.
         numbers: by the name of their argument.
+
+    Raises:
+        ConfigError: one of them.
     """
     for name, value in numbers.items():
-        if not LEAST[name] <= value < float("inf"):
+        kind = numbers_abc.Real if name in FRACTIONS else numbers_abc.Integral
+        is_number = isinstance(value, kind) and not isinstance(value, bool)
+        if not is_number or not LEAST[name] <= value < float("inf"):  # type: ignore[operator]
+            article = "a number" if name in FRACTIONS else "a whole number"
             raise ConfigError(
-                f"{way}: {name}={value} given, expected a number of at least {LEAST[name]}"
+                f"{way}: {name}={value!r} given, expected {article} of at least {LEAST[name]}"
             )
