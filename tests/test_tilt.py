@@ -213,7 +213,7 @@ def test_rewards_of_the_wrong_length_are_refused_before_any_step(
 def test_numbers_out_of_range_are_refused(
     policy: Generative, lake: Lake, wrong: dict[str, float]
 ) -> None:
-    with pytest.raises(ConfigError, match="tilt: .* given, expected"):
+    with pytest.raises(ConfigError, match=r"tilt: .* given, expected"):
         tuned(policy, lake, **wrong)
 
 
