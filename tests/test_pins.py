@@ -150,7 +150,7 @@ def test_pins_name_the_stage_its_role_and_the_files_that_hold_it(run: Path) -> N
             "reward",
             reward,
             OLD.label,
-            ("early reward (progressive)",),
+            ("early reward (personal)",),
             (f"reward/{reward}/result.json",),
         ),
     ]

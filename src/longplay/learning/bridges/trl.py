@@ -211,7 +211,7 @@ def constrained_grpo_trainer() -> type[Any]:
         from datasets import Dataset  # pyright: ignore[reportMissingImports]
         from trl import GRPOTrainer  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ConfigError("TRL is not installed: pip install 'trl>=1.16'") from error
+        raise ConfigError("TRL is not installed: pip install 'longplay[trl]'") from error
     missing = [name for name in REPLACED if name not in vars(GRPOTrainer)]
     if missing:
         raise ConfigError(
