@@ -123,8 +123,7 @@ def _step(
     policy = task.policy
     start = policy.decoder
     rng = np.random.default_rng([task.seed, number])
-    count = min(contexts, len(task.moments))
-    chosen = task.moments.take(rng.choice(len(task.moments), size=count, replace=False))
+    chosen = task.drawn(contexts, rng)
     leaves_NGS = drawn_leaves(
         policy,
         start,
@@ -133,7 +132,7 @@ def _step(
         slots=max(task.slots, 2),
         chance=context_chance(chosen, rng),
     )
-    flat = leaves_NGS.reshape(count, -1)
+    flat = leaves_NGS.reshape(len(chosen), -1)
     value = slot_rewards(policy, task.reward, task.early, task.lake, chosen, flat[..., None])
     prompts = policy.prompts(chosen)
     with torch.no_grad():

@@ -137,8 +137,7 @@ def _step(
     policy = task.policy
     slots = task.slots
     rng = np.random.default_rng([task.seed, number])
-    count = min(contexts, len(task.moments))
-    chosen = task.moments.take(rng.choice(len(task.moments), size=count, replace=False))
+    chosen = task.drawn(contexts, rng)
     chance = context_chance(chosen, rng)
     prompts = policy.prompts(chosen)
     start = policy.decoder
@@ -154,15 +153,16 @@ def _step(
         for label, (credit, share) in credits.items():
             paid = paid + weights.multiplier[label] * credit
             shares[label] = share
-    flat = leaves.reshape(count, group * slots)
+    flat = leaves.reshape(len(chosen), group * slots)
     codes = torch.from_numpy(tuned.trie.codes[flat])
     law = [of_level.log_p for of_level in tuned.code_laws(prompts, flat)]
     with torch.no_grad():
+        # of all slots, as above: equal weights then have equal laws to the last bit
         start_law = [of_level.log_p for of_level in start.code_laws(prompts, flat)]
     slot_log_prob = slate_log_prob(of_codes(law, codes).sum(dim=2).reshape(leaves.shape))
     # the first slot of a slate is drawn from the law of one item
     first = slice(None, None, slots)
-    shape = count, group * slots, tuned.trie.width
+    shape = len(chosen), group * slots, tuned.trie.width
     moved = divergence(
         [log_p.expand(shape)[:, first] for log_p in law],
         [log_p.expand(shape)[:, first] for log_p in start_law],

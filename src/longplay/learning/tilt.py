@@ -126,8 +126,7 @@ def _step(
     """Tilt the start's law of some moments, and return the loss of standing elsewhere."""
     policy = task.policy
     rng = np.random.default_rng([task.seed, number])
-    count = min(contexts, len(task.moments))
-    chosen = task.moments.take(rng.choice(len(task.moments), size=count, replace=False))
+    chosen = task.drawn(contexts, rng)
     prompts = policy.prompts(chosen)
     start_NI = item_log_probs(policy.decoder, prompts)
     value_NI = item_values(policy, task.reward, task.early, task.lake, chosen)

@@ -168,6 +168,11 @@ class Task(Generic[P]):
             nats,
         )
 
+    def drawn(self, contexts: int, rng: np.random.Generator) -> Contexts:
+        """The moments of a step: `contexts` different ones, or all where there are fewer."""
+        count = min(contexts, len(self.moments))
+        return self.moments.take(rng.choice(len(self.moments), size=count, replace=False))
+
     def made_by(self) -> dict[str, object]:
         """The settings that a checkpoint must agree on, without the digests of the data."""
         return {
